@@ -1,0 +1,206 @@
+"""Counts to figures: IoU, mIoU, pixel accuracy, Q, and intervals. Counts first, ratios last; no torch.
+
+Classes without a labelled pixel are left out by default (`absent="unlabelled"`), so that a clean and a perturbed run
+over the same images average over the same classes. `absent="untouched"` leaves out only classes that are neither
+labelled nor predicted, as many scripts do. Absent is NaN, never 0.
+
+Every figure takes `images`, the indices to use (repeats count twice), so that a sequence apart or a bootstrap draw is
+the same code as the whole set.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from robustseg.records import IGNORE, Counts, RobustsegError, ShapeError
+
+
+def count(labels: np.ndarray, predictions: np.ndarray, ids: Sequence[str], classes: int) -> Counts:
+    """Count labels against predictions.
+
+    Args:
+        labels: integers `[n, h, w]`, 0 .. classes - 1 or 255 (not counted).
+        predictions: integers `[n, h, w]`; what is no class falls into the last column.
+        ids: n image ids.
+        classes: k.
+
+    Returns:
+        `Counts` with the confusion `[k, k + 1]` over all images and tp, fp, fn per image.
+
+    Raises:
+        ShapeError: the shapes differ. RobustsegError: a label that is neither a class nor 255.
+    """
+    if labels.shape != predictions.shape or len(labels) != len(ids) or labels.ndim != 3:
+        raise ShapeError(f"expected labels and predictions [{len(ids)}, h, w], got {labels.shape} and {predictions.shape}")
+    total = np.zeros((classes, classes + 1), np.int64)
+    tp, fp, fn = (np.zeros((len(ids), classes), np.int64) for _ in range(3))
+    for i, (truth, guess) in enumerate(zip(labels, predictions, strict=True)):
+        confusion = _confusion(truth, guess, ids[i], classes)
+        total += confusion
+        tp[i] = np.diagonal(confusion)
+        fn[i] = confusion.sum(1) - tp[i]
+        fp[i] = confusion[:, :classes].sum(0) - tp[i]
+    return Counts(tuple(ids), total, tp, fp, fn)
+
+
+def _confusion(truth: np.ndarray, guess: np.ndarray, name: str, classes: int) -> np.ndarray:
+    # One row more for void and one column more for "no class", then a single bincount over row * width + column.
+    width = classes + 1
+    narrow = np.uint16 if width * width <= np.iinfo(np.uint16).max else np.int64
+    row, column = truth.astype(narrow).ravel(), guess.astype(narrow).ravel()
+    wrong = (row >= classes) & (row != IGNORE) if classes < IGNORE else row > IGNORE
+    if wrong.any():
+        raise RobustsegError(
+            f"expected labels 0 to {classes - 1} or {IGNORE} (void), got {int(row[wrong][0])} in '{name}'; "
+            "try the label map of this data set, or its class list"
+        )
+    np.minimum(row, classes, out=row)
+    np.minimum(column, classes, out=column)
+    row *= narrow(width)
+    row += column
+    return np.bincount(row, minlength=width * width).reshape(width, width)[:classes].astype(np.int64)
+
+
+class Totals(NamedTuple):
+    """True positives, false positives and false negatives of each class, int64 `[k]`."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+
+
+def totals(counts: Counts, images: Sequence[int] | None = None) -> Totals:
+    """Sums over the images (all by default)."""
+    index = slice(None) if images is None else np.asarray(images, np.int64)
+    return Totals(counts.tp[index].sum(0), counts.fp[index].sum(0), counts.fn[index].sum(0))
+
+
+def class_iou(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> np.ndarray:
+    """Intersection over union of each class, pooled over the images, float64 `[k]`, NaN where absent."""
+    return _iou(totals(counts, images), absent)
+
+
+def miou(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
+    """Pooled mIoU: the mean IoU of the present classes over one confusion matrix of the images."""
+    return _mean(class_iou(counts, images, absent=absent))
+
+
+def image_miou(counts: Counts, *, absent: str = "unlabelled") -> np.ndarray:
+    """mIoU of each image over the classes present in it, float64 `[n]`."""
+    values = _iou(Totals(counts.tp, counts.fp, counts.fn), absent)
+    known = ~np.isnan(values)
+    return np.divide(np.nansum(values, 1), known.sum(1), out=np.full(len(values), np.nan), where=known.any(1))
+
+
+def miou_per_image(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
+    """Mean over images of the mIoU of each (NmIoU of Halmosi et al. 2024, by the formula)."""
+    values = image_miou(counts, absent=absent)
+    return _mean(values if images is None else values[np.asarray(images, np.int64)])
+
+
+def pixel_accuracy(counts: Counts, images: Sequence[int] | None = None) -> float:
+    """Share of labelled pixels that are right."""
+    tp, _, fn = totals(counts, images)
+    labelled = int((tp + fn).sum())
+    return float(tp.sum() / labelled) if labelled else math.nan
+
+
+def class_recall(counts: Counts, images: Sequence[int] | None = None) -> np.ndarray:
+    """Share of each class's labelled pixels that are found, float64 `[k]`, NaN where absent."""
+    tp, _, fn = totals(counts, images)
+    return np.divide(tp, tp + fn, out=np.full(len(tp), np.nan), where=tp + fn > 0)
+
+
+def q(
+    perturbed: Counts, clean: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled"
+) -> float:
+    """mIoU ratio perturbed / clean over the same images (Klingner et al. 2020; IoU ratio of Arnab et al. 2018).
+
+    Raises:
+        RobustsegError: the two are not over the same images.
+    """
+    if perturbed.ids != clean.ids:
+        raise RobustsegError(
+            f"expected the same images in both runs, got {len(perturbed.ids)} and {len(clean.ids)}; "
+            "try the same --images and data spec"
+        )
+    below = miou(clean, images, absent=absent)
+    return miou(perturbed, images, absent=absent) / below if below > 0 else math.nan
+
+
+def psnr(rms: float) -> float:
+    """Peak signal-to-noise ratio in dB of a change with this root mean square, images in [0, 1]; infinite at 0."""
+    return math.inf if rms == 0 else -20 * math.log10(rms)
+
+
+def sequence_of(image_id: str) -> str:
+    """The sequence of a frame: what stands before the last underscore of its id."""
+    return image_id.rpartition("_")[0]
+
+
+def sequences(ids: Sequence[str]) -> dict[str, list[int]]:
+    """Indices of the images of each sequence, in order of appearance."""
+    groups: dict[str, list[int]] = {}
+    for i, image_id in enumerate(ids):
+        groups.setdefault(sequence_of(image_id), []).append(i)
+    return groups
+
+
+class Interval(NamedTuple):
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    figure: Callable[[np.ndarray], float],
+    ids: Sequence[str],
+    *,
+    block: int = 15,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a figure over images, by drawing contiguous blocks of frames.
+
+    Frames a second apart are not independent, so whole blocks of one sequence are drawn with replacement until the
+    sample has as many images as the set (Kuensch 1989). With fewer than two blocks there is nothing to draw from and
+    the interval is NaN.
+
+    Args:
+        figure: image indices -> value, for example `lambda i: miou(counts, i)`.
+        ids: the image ids, in recorded order.
+        block: frames a block. draws: bootstrap samples. level: of confidence. seed: of the draws.
+    """
+    groups = list(sequences(ids).values())
+    # every full window of each sequence may be drawn; a sequence shorter than a block is one window
+    windows = [g[s : s + block] for g in groups for s in range(max(1, len(g) - block + 1))]
+    value = figure(np.arange(len(ids)))
+    if len(ids) < 2 * block or not windows:
+        return Interval(value, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(draws):
+        chosen: list[int] = []
+        while len(chosen) < len(ids):
+            chosen.extend(windows[rng.integers(len(windows))])
+        samples.append(figure(np.asarray(chosen[: len(ids)])))
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _iou(sums: Totals, absent: str) -> np.ndarray:
+    if absent not in ("unlabelled", "untouched"):
+        raise RobustsegError(f"expected absent='unlabelled' or 'untouched', got '{absent}'")
+    union = sums.tp + sums.fp + sums.fn
+    present = (sums.tp + sums.fn if absent == "unlabelled" else union) > 0
+    return np.divide(sums.tp, union, out=np.full(np.shape(union), np.nan), where=present)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
