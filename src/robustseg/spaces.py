@@ -1,4 +1,4 @@
-"""The label spaces of the data sets we read, with the palettes that their authors publish."""
+"""The label spaces that many data sets and networks share, with the palettes that their authors publish. No torch."""
 
 from robustseg.records import LabelSpace
 
