@@ -1,1 +1,5 @@
-"""Data sets behind one contract: `Dataset` gives a `Sample` by index, `batches` groups them."""
+"""Data sets behind one contract: a `Dataset` gives a `Sample` by index, `batches` stacks them."""
+
+from robustseg.data.views import Resized, Spread, batches
+
+__all__ = ["Resized", "Spread", "batches"]

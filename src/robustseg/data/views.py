@@ -1,0 +1,81 @@
+"""Views on a data set (fewer images, another size) and the batches made of it."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustseg.records import LabelSpace, SpecError
+from robustseg.types import Batch, Dataset, Sample
+
+
+class Spread:
+    """`count` images of a data set at even distances, or all where it has fewer."""
+
+    def __init__(self, data: Dataset, count: int):
+        if count < 1:
+            raise SpecError(f"expected at least 1 image, got {count}; try --images 10")
+        total = len(data)
+        self._data = data
+        self._indices = [i * total // count for i in range(count)] if count < total else list(range(total))
+        self.spec = data.spec
+        self.label_space: LabelSpace = data.label_space
+        self.ids: Sequence[str] = tuple(data.ids[i] for i in self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._data[self._indices[index]]
+
+
+class Resized:
+    """A data set at another size: images bilinear with antialiasing, labels nearest; extras are left out."""
+
+    def __init__(self, data: Dataset, size: tuple[int, int]):
+        if min(size) < 1:
+            raise SpecError(f"expected a size HxW of at least 1x1, got {size[0]}x{size[1]}; try 180x240")
+        self._data, self.size = data, size
+        self.spec = data.spec
+        self.label_space: LabelSpace = data.label_space
+        self.ids: Sequence[str] = data.ids
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._data[index]
+        if tuple(sample.image.shape[-2:]) == self.size:
+            return sample
+        return Sample(resize_image(sample.image, self.size), resize_labels(sample.labels, self.size), sample.id)
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image `[3, h, w]` at another size, bilinear, antialiased, `align_corners=False`, within [0, 1]."""
+    resized = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].clamp_(0, 1)
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels `[h, w]` at another size: the label under each new pixel's centre."""
+    return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].to(torch.int64)
+
+
+def batches(data: Dataset, batch_size: int, *, start: int = 0) -> Iterator[Batch]:
+    """Batches in the order of the data set, each of one image size; the same ones at every call.
+
+    Args:
+        data: images may differ in size: a batch ends where the size changes.
+        batch_size: the most images in a batch.
+        start: index of the first image.
+    """
+    waiting: list[Sample] = []
+    for index in range(start, len(data)):
+        sample = data[index]
+        if waiting and (len(waiting) == batch_size or sample.image.shape != waiting[0].image.shape):
+            yield Batch.of(waiting)
+            waiting = []
+        waiting.append(sample)
+    if waiting:
+        yield Batch.of(waiting)

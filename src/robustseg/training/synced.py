@@ -1,0 +1,44 @@
+"""Batch norm over the whole batch of several processes, on any device, so that two processes train like one."""
+
+import torch
+import torch.distributed.nn.functional as distributed
+from torch import Tensor, nn
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose batch statistics are those of all processes.
+
+    PyTorch's own `SyncBatchNorm` needs a GPU. This one sums `[count, sum, sum of squares]` over the processes with a
+    differentiable all-reduce.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, h, w]` to the same shape."""
+        if not self.training:
+            return super().forward(x)
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        count = torch.full((1,), x.numel() / x.shape[1], dtype=wide.dtype, device=x.device)
+        sums = torch.cat([count, wide.sum((0, 2, 3)), (wide * wide).sum((0, 2, 3))])
+        sums = distributed.all_reduce(sums)
+        count, total, squares = sums[0], *sums[1:].chunk(2)
+        mean = total / count
+        variance = (squares / count - mean * mean).clamp_min(0)
+        self._remember(mean.detach(), variance.detach(), count.detach())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (wide * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        share = self.momentum if self.momentum is not None else 1 / (int(self.num_batches_tracked) + 1)
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        unbiased = variance * count / (count - 1).clamp_min(1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+def sync_batch_norm(module: nn.Module) -> nn.Module:
+    """Turn every `BatchNorm2d` inside, in place, into one that sees all processes; parameters stay the same ones."""
+    for part in module.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = SyncedBatchNorm2d
+    return module
