@@ -8,6 +8,7 @@ Every figure takes `images`, the indices to use (repeats count twice), so that a
 the same code as the whole set.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -33,7 +34,9 @@ def count(labels: np.ndarray, predictions: np.ndarray, ids: Sequence[str], class
         ShapeError: the shapes differ. RobustsegError: a label that is neither a class nor 255.
     """
     if labels.shape != predictions.shape or len(labels) != len(ids) or labels.ndim != 3:
-        raise ShapeError(f"expected labels and predictions [{len(ids)}, h, w], got {labels.shape} and {predictions.shape}")
+        raise ShapeError(
+            f"expected labels and predictions [{len(ids)}, h, w], got {labels.shape} and {predictions.shape}"
+        )
     total = np.zeros((classes, classes + 1), np.int64)
     tp, fp, fn = (np.zeros((len(ids), classes), np.int64) for _ in range(3))
     for i, (truth, guess) in enumerate(zip(labels, predictions, strict=True)):
@@ -49,7 +52,8 @@ def _confusion(truth: np.ndarray, guess: np.ndarray, name: str, classes: int) ->
     # One row more for void and one column more for "no class", then a single bincount over row * width + column.
     width = classes + 1
     narrow = np.uint16 if width * width <= np.iinfo(np.uint16).max else np.int64
-    row, column = truth.astype(narrow).ravel(), guess.astype(narrow).ravel()
+    row: np.ndarray = truth.astype(narrow).ravel()
+    column: np.ndarray = guess.astype(narrow).ravel()
     wrong = (row >= classes) & (row != IGNORE) if classes < IGNORE else row > IGNORE
     if wrong.any():
         raise RobustsegError(
@@ -113,9 +117,7 @@ def class_recall(counts: Counts, images: Sequence[int] | None = None) -> np.ndar
     return np.divide(tp, tp + fn, out=np.full(len(tp), np.nan), where=tp + fn > 0)
 
 
-def q(
-    perturbed: Counts, clean: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled"
-) -> float:
+def q(perturbed: Counts, clean: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
     """mIoU ratio perturbed / clean over the same images (Klingner et al. 2020; IoU ratio of Arnab et al. 2018).
 
     Raises:
@@ -176,21 +178,66 @@ def bootstrap(
         ids: the image ids, in recorded order.
         block: frames a block. draws: bootstrap samples. level: of confidence. seed: of the draws.
     """
+    value = figure(np.arange(len(ids)))
+    samples = [figure(chosen) for chosen in _drawn(tuple(ids), block, draws, seed)]
+    return Interval(value, *_quantiles(np.asarray(samples), level))
+
+
+def resample(
+    counts: Counts, images: Sequence[int] | None = None, *, block: int = 15, draws: int = 1000, seed: int = 0
+) -> Counts:
+    """The draws of `bootstrap` as counts: one row a draw, so that `image_miou` of it is the pooled mIoU of each draw.
+
+    Two runs over the same images get the same draws, so the difference of their rows is paired. Faster than
+    `bootstrap` by far, and equal to it.
+
+    Args:
+        counts: of the run. images: indices to draw from, all by default. block, draws, seed: as in `bootstrap`.
+
+    Returns:
+        `Counts` with `draws` rows, or none where there are fewer than two blocks of images.
+    """
+    index = np.arange(len(counts.ids)) if images is None else np.asarray(images, np.int64)
+    chosen = _drawn(tuple(counts.ids[i] for i in index), block, draws, seed)
+    times = np.zeros((len(chosen), len(index)), np.float64)
+    for row, picks in zip(times, chosen, strict=True):
+        row += np.bincount(picks, minlength=len(index))
+    # float64 products of whole numbers are exact up to 2^53 pixels, and much faster than int64 ones
+    tp, fp, fn = ((times @ a[index].astype(np.float64)).astype(np.int64) for a in (counts.tp, counts.fp, counts.fn))
+    names = tuple(f"draw_{i}" for i in range(len(chosen)))
+    return Counts(names, np.zeros_like(counts.confusion), tp, fp, fn)
+
+
+def interval(value: float, samples: np.ndarray, *, level: float = 0.95) -> Interval:
+    """Percentile interval around a value from samples of it; NaN where there is no sample."""
+    return Interval(value, *_quantiles(samples, level))
+
+
+def _quantiles(samples: np.ndarray, level: float) -> tuple[float, float]:
+    known = samples[~np.isnan(samples)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=32)
+def _drawn(ids: tuple[str, ...], block: int, draws: int, seed: int) -> np.ndarray:
+    """Image indices of each draw, `[draws, n]`; no draws where there are fewer than two blocks."""
     groups = list(sequences(ids).values())
     # every full window of each sequence may be drawn; a sequence shorter than a block is one window
     windows = [g[s : s + block] for g in groups for s in range(max(1, len(g) - block + 1))]
-    value = figure(np.arange(len(ids)))
-    if len(ids) < 2 * block or not windows:
-        return Interval(value, math.nan, math.nan)
+    if len(ids) < 2 * block:
+        return np.zeros((0, len(ids)), np.int64)
     rng = np.random.default_rng(seed)
-    samples = []
-    for _ in range(draws):
+    samples = np.empty((draws, len(ids)), np.int64)
+    for sample in samples:
         chosen: list[int] = []
         while len(chosen) < len(ids):
             chosen.extend(windows[rng.integers(len(windows))])
-        samples.append(figure(np.asarray(chosen[: len(ids)])))
-    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+        sample[:] = chosen[: len(ids)]
+    samples.flags.writeable = False
+    return samples
 
 
 def _iou(sums: Totals, absent: str) -> np.ndarray:
