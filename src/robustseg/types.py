@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -37,15 +38,24 @@ class Network(nn.Module):
     Normalisation, colour order and resizing are inside. A subclass writes `forward`; the rest has defaults. A network
     takes one image at a time in the sense that no image of a batch changes the logits of another.
 
+    The logits have one channel a class of the label space, in its order; channels after those stand for void or for
+    anything else, take part in the softmax, and a pixel that they win is counted as "void or another class".
+
     Args:
         label_space: the classes of the logits.
         spec: the text that rebuilds it (`registry.build`).
+
+    Attributes:
+        architecture: the spec that rebuilds it without its weights; what its constructor gave as `spec`.
+        files: the files it was built from; records keep their hashes.
     """
 
     def __init__(self, label_space: LabelSpace, spec: str = "network"):
         super().__init__()
         self.label_space = label_space
         self.spec = spec
+        self.architecture = spec
+        self.files: tuple[Path, ...] = ()
 
     def predict(self, images: Images) -> Labels:
         """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
