@@ -228,7 +228,8 @@ def _check_arguments(function: Callable[..., Any], args: list[Any], named: dict[
 def _usage(spec: str, parameters: list[inspect.Parameter]) -> str:
     needed = [p.name for p in parameters if p.default is p.empty and p.name != "rng" and p.kind is not p.VAR_KEYWORD]
     example = {"budget": "'linf:8/255'", "rms": "'8/255'", "root": "'…'"}
-    return f"{spec.partition('(')[0]}({', '.join(f'{n}={example.get(n, "…")}' for n in needed)})"
+    shown = ", ".join(f"{name}={example.get(name, '…')}" for name in needed)
+    return f"{spec.partition('(')[0]}({shown})"
 
 
 @functools.cache

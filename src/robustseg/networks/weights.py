@@ -1,0 +1,253 @@
+"""Weights on disk: a network as one safetensors file that says how to rebuild it, and the zoo of such files.
+
+The metadata holds the spec of the architecture (its arguments say the normalisation too), the class names, the palette
+and free notes; the tensors are the state dict, in half precision if wanted. Nothing here runs code from a file.
+"""
+
+import difflib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from robustseg import registry
+from robustseg.records import LabelSpace, RobustsegError, ShapeError, write_whole
+from robustseg.registry import network
+from robustseg.types import Network
+
+FORMAT = "robustseg-1"
+
+
+def save(network: Network, path: str | Path, *, half: bool = False, **notes: Any) -> None:
+    """Write a network as one safetensors file that `load` rebuilds; it is there whole or not at all.
+
+    Args:
+        network: one whose `architecture` is a spec.
+        path: of the file; missing folders are made.
+        half: store floating tensors as float16; `load` gives float32 back.
+        notes: anything that JSON can hold, kept in the metadata (`data`, `miou`, `licence`, …).
+
+    Raises:
+        RobustsegError: no spec rebuilds the network, a weight does not fit float16, or the disk is full.
+    """
+    path = Path(path)
+    registry.parse(network.architecture)
+    if _name(network.architecture) not in (e.name for e in registry.table().values() if e.kind == "network"):
+        raise RobustsegError(
+            f"expected a network that a spec rebuilds, got '{network.architecture}'; "
+            "try building it by \"module('package:function', classes=…)\""
+        )
+    tensors = {name: _stored(name, t, half) for name, t in network.state_dict().items()}
+    space = network.label_space
+    metadata = {
+        "format": FORMAT,
+        "architecture": network.architecture,
+        "names": json.dumps(space.names),
+        "palette": json.dumps(space.palette),
+        "input": "RGB in [0, 1]; normalisation is inside the network",
+        "notes": json.dumps(notes),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, to_bytes(tensors, metadata))
+
+
+def _name(spec: str) -> str:
+    return spec.partition("(")[0].strip()
+
+
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    # A clone a tensor: safetensors refuses tensors that share memory.
+    tensor = tensor.detach().cpu().contiguous().clone()
+    if not (half and tensor.is_floating_point()):
+        return tensor
+    stored = tensor.half()
+    if not torch.isfinite(stored).all():
+        raise RobustsegError(f"expected weights within the range of float16, got more in '{name}'; try half=False")
+    return stored
+
+
+def load(path: str | Path) -> Network:
+    """Rebuild the network that `save` wrote, in float32, in evaluation mode.
+
+    Raises:
+        RobustsegError: the file is missing, torn or no network of ours. LabelSpaceMismatch: its classes are not those
+            of its architecture. ShapeError: its tensors do not fit.
+    """
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        read_state(path)  # says it where the file wants to run code
+        raise RobustsegError(
+            f"expected a .safetensors file that robustseg wrote, got the plain weights '{path}'; "
+            "try naming the architecture: enet(weights='…') or module('package:function', weights='…')"
+        )
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise RobustsegError(
+            f"expected a network of format '{FORMAT}' in '{path}', got {metadata.get('format')!r}; try naming the "
+            "architecture: enet(weights='…') or module('package:function', weights='…')"
+        )
+    space = LabelSpace.from_json({key: json.loads(metadata[key]) for key in ("names", "palette")})
+    built: Network = registry.build("network", metadata["architecture"])
+    space.require_same(built.label_space, mine=f"'{path}'", theirs=metadata["architecture"])
+    built.label_space = space
+    load_state(built, read_state(path), path)
+    built.architecture = built.spec
+    return built.eval()
+
+
+def notes_of(path: str | Path) -> dict[str, Any]:
+    """The notes that `save` was given.
+
+    Raises:
+        RobustsegError: the file is missing or torn.
+    """
+    return dict(json.loads(read_metadata(path).get("notes", "{}")))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty where it has none.
+
+    Raises:
+        RobustsegError: the file is missing or torn.
+    """
+    path = _existing(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _torn(path, error) from error
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from `.safetensors`, or from what `torch.save` wrote, without running code from the file.
+
+    Wrappers that trainings leave are taken off: one of the keys `state_dict`, `model_state_dict`, `model`, and a
+    leading `module.` of every name. Floating tensors become float32.
+
+    Raises:
+        RobustsegError: the file is missing or torn, wants to run code, or holds no state dict.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                found: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        except (SafetensorError, OSError) as error:
+            raise _torn(path, error) from error
+    else:
+        found = _unpickled_safely(path)
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
+        raise RobustsegError(f"expected a state dict of tensors in '{path}', got {_what(found)}; try model.state_dict()")
+    names = list(found)
+    start = len("module.") if all(name.startswith("module.") for name in names) else 0
+    return {n[start:]: found[n].float() if found[n].is_floating_point() else found[n] for n in names}
+
+
+def _unpickled_safely(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80":
+            raise RobustsegError(
+                f"expected a file of tensors only, got '{path}', which wants to run code when it is loaded; "
+                "try torch.save(model.state_dict(), …) where it was made, or safetensors"
+            ) from error
+        raise _torn(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise _torn(path, error) from error
+
+
+def _what(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return f"a mapping with {', '.join(map(repr, list(found)[:3])) or 'nothing'}"
+    return f"a {type(found).__name__}"
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load a state dict into a module, all of it; a `Network` keeps the path in its `files`.
+
+    Raises:
+        ShapeError: names or shapes do not fit.
+    """
+    wanted = module.state_dict()
+    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
+    unknown = [n for n in state if n not in wanted]
+    if missing or unknown:
+        which = [f"{len(names)} {word} ('{names[0]}', …)" for names, word in ((missing, "missing"), (unknown, "unknown")) if names]
+        raise ShapeError(
+            f"expected the {len(wanted)} tensors of {type(module).__name__} in '{path}', got {' and '.join(which)}; "
+            "try the architecture and arguments that it was trained with"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            raise ShapeError(
+                f"expected '{name}' of shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)} in '{path}'; "
+                "try the classes, the number of other outputs and the width that it was trained with"
+            )
+    module.load_state_dict({**wanted, **state})
+    if isinstance(module, Network):
+        module.files = (*module.files, Path(path))
+
+
+@network("weights")
+def weights(path: str) -> Network:
+    """A network from a safetensors file that `save` wrote; `PATH.safetensors` is short for it."""
+    return load(path)
+
+
+@network("zoo")
+def zoo(name: str) -> Network:
+    """A network from the zoo by its file name: `zoo:erfnet-streets`.
+
+    Raises:
+        RobustsegError: there is none of this name; near matches are named.
+    """
+    files = zoo_files()
+    if name not in files:
+        near = difflib.get_close_matches(name, files, n=3, cutoff=0.4) or list(files) or ["a path to a .safetensors file"]
+        raise RobustsegError(
+            f"expected a network of the zoo, got '{name}'; try {', '.join(near)} "
+            "(zoos of other folders: ROBUSTSEG_ZOO=FOLDER)"
+        )
+    return load(files[name])
+
+
+def zoo_files() -> dict[str, Path]:
+    """Name -> file of every zoo network: of this package, of `ROBUSTSEG_ZOO`, of `zoo/` here; the first one wins."""
+    package = Path(__file__).parents[1] / "zoo"
+    named = os.environ.get("ROBUSTSEG_ZOO", "")
+    folders = [package, *(Path(part).expanduser() for part in named.split(os.pathsep) if part), Path("zoo")]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else ():
+            found.setdefault(file.stem, file)
+    return found
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    siblings = [p.name for p in path.parent.glob("*") if p.suffix in (".safetensors", ".pth", ".pt")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.4) or sorted(siblings)[:3]
+    raise RobustsegError(
+        f"expected a file of weights, got no file '{path}'; try {', '.join(near) or 'the path of a .safetensors file'}"
+    )
+
+
+def _torn(path: Path, error: Exception) -> RobustsegError:
+    why = str(error).partition("\n")[0][:120]
+    return RobustsegError(f"expected a whole file of weights, got a torn or foreign '{path}' ({why}); try a fresh copy")
+
+
