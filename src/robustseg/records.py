@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class LabelSpace:
         )
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> "LabelSpace":
         """Rebuild from what `asdict` and JSON made of it."""
         return cls(tuple(data["names"]), tuple((int(r), int(g), int(b)) for r, g, b in data["palette"]))
 
@@ -115,7 +115,7 @@ class Counts:
             )
 
     @classmethod
-    def empty(cls, classes: int) -> Self:
+    def empty(cls, classes: int) -> "Counts":
         """Counts of no image at all: the zero of `+`."""
         none = np.zeros((0, classes), np.int64)
         return cls((), np.zeros((classes, classes + 1), np.int64), none, none, none)
@@ -151,7 +151,7 @@ class Counts:
         return {"ids": list(self.ids), **arrays}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> "Counts":
         """The inverse of `to_json`."""
         k, n = len(data["confusion"]), len(data["ids"])
         rows = {name: np.array(data[name], np.int64).reshape(n, k) for name in ("tp", "fp", "fn")}
@@ -213,7 +213,7 @@ class Record:
         return {"format": 1, **plain, "label_space": asdict(self.label_space), "counts": self.counts.to_json()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> "Record":
         """The inverse of `to_json`.
 
         Raises:

@@ -16,7 +16,8 @@ def label_space(classes: LabelSpace | str | int | Sequence[str]) -> LabelSpace:
 
     Args:
         classes: a label space (returned as it is), the name of a known one (`'camvid'`), class names in train-id
-            order, or their number. Names and numbers without a palette get evenly spread colours.
+            order, or their number. Names of a known one get its palette, others
+            evenly spread colours.
 
     Raises:
         SpecError: the name is unknown, or `classes` is none of these.
@@ -33,8 +34,11 @@ def label_space(classes: LabelSpace | str | int | Sequence[str]) -> LabelSpace:
     if isinstance(classes, int) and not isinstance(classes, bool):
         classes = tuple(f"class {i}" for i in range(classes))
     if not isinstance(classes, (tuple, list)) or not all(isinstance(name, str) for name in classes):
-        raise SpecError(f"expected class names or their number, got {classes!r}; try classes='camvid' or ('road', 'car')")
-    return LabelSpace(tuple(classes), tuple(_colour(i) for i in range(len(classes))))
+        raise SpecError(
+            f"expected class names or their number, got {classes!r}; try classes='camvid' or ('road', 'car')"
+        )
+    known = next((space for space in KNOWN.values() if space.names == tuple(classes)), None)
+    return known or LabelSpace(tuple(classes), tuple(_colour(i) for i in range(len(classes))))
 
 
 def classes_text(space: LabelSpace) -> str:

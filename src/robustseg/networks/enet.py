@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustseg.networks.classes import classes_text, label_space
-from robustseg.networks.weights import load_state, read_state
+from robustseg.networks.weights import load_state, read_state, unwrapped
 from robustseg.records import LabelSpace
 from robustseg.registry import network
 from robustseg.types import Images, Logits, Network
@@ -208,7 +208,7 @@ _RENAMED = (
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the well-known PyTorch reimplementation under the names of `ENet`; other names stay."""
-    return {_own_name(name): tensor for name, tensor in state.items()}
+    return {_own_name(name): tensor for name, tensor in unwrapped(state).items()}
 
 
 def _own_name(name: str) -> str:

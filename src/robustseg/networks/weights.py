@@ -4,6 +4,7 @@ The metadata holds the spec of the architecture (its arguments say the normalisa
 and free notes; the tensors are the state dict, in half precision if wanted. Nothing here runs code from a file.
 """
 
+import ast
 import difflib
 import json
 import os
@@ -95,12 +96,22 @@ def load(path: str | Path) -> Network:
             "architecture: enet(weights='…') or module('package:function', weights='…')"
         )
     space = LabelSpace.from_json({key: json.loads(metadata[key]) for key in ("names", "palette")})
+    _require_harmless(metadata["architecture"], path)
     built: Network = registry.build("network", metadata["architecture"])
     space.require_same(built.label_space, mine=f"'{path}'", theirs=metadata["architecture"])
     built.label_space = space
     load_state(built, read_state(path), path)
     built.architecture = built.spec
     return built.eval()
+
+
+def _require_harmless(architecture: str, path: Path) -> None:
+    calls = [n for n in ast.walk(registry.parse(architecture)) if isinstance(n, ast.Call)]
+    if any(isinstance(c.func, ast.Name) and c.func.id == "module" for c in calls):
+        raise RobustsegError(
+            f"expected an architecture of this package in '{path}', got {architecture}, which would import code that "
+            f"the file names; if you trust it, name it yourself: {architecture[:-1]}, weights='{path}')"
+        )
 
 
 def notes_of(path: str | Path) -> dict[str, Any]:
@@ -129,8 +140,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """A state dict from `.safetensors`, or from what `torch.save` wrote, without running code from the file.
 
-    Wrappers that trainings leave are taken off: one of the keys `state_dict`, `model_state_dict`, `model`, and a
-    leading `module.` of every name. Floating tensors become float32.
+    A wrapper that trainings leave is taken off: one of the keys `state_dict`, `model_state_dict`, `model`. Floating
+    tensors become float32.
 
     Raises:
         RobustsegError: the file is missing or torn, wants to run code, or holds no state dict.
@@ -148,10 +159,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise RobustsegError(f"expected a state dict of tensors in '{path}', got {_what(found)}; try model.state_dict()")
-    names = list(found)
-    start = len("module.") if all(name.startswith("module.") for name in names) else 0
-    return {n[start:]: found[n].float() if found[n].is_floating_point() else found[n] for n in names}
+        raise RobustsegError(
+            f"expected a state dict of tensors in '{path}', got {_what(found)}; try model.state_dict()"
+        )
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 
 
 def _unpickled_safely(path: Path) -> Any:
@@ -174,17 +185,31 @@ def _what(found: Any) -> str:
     return f"a {type(found).__name__}"
 
 
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state without the leading `module.` that a data-parallel wrapper gives every name."""
+    start = len("module.") if all(name.startswith("module.") for name in state) else 0
+    return {name[start:]: tensor for name, tensor in state.items()}
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Load a state dict into a module, all of it; a `Network` keeps the path in its `files`.
+
+    A leading `module.` of every name is taken off unless the module's own names have it.
 
     Raises:
         ShapeError: names or shapes do not fit.
     """
     wanted = module.state_dict()
+    if not all(name.startswith("module.") for name in wanted):
+        state = unwrapped(state)
     missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
     unknown = [n for n in state if n not in wanted]
     if missing or unknown:
-        which = [f"{len(names)} {word} ('{names[0]}', …)" for names, word in ((missing, "missing"), (unknown, "unknown")) if names]
+        which = [
+            f"{len(names)} {word} ('{names[0]}', …)"
+            for names, word in ((missing, "missing"), (unknown, "unknown"))
+            if names
+        ]
         raise ShapeError(
             f"expected the {len(wanted)} tensors of {type(module).__name__} in '{path}', got {' and '.join(which)}; "
             "try the architecture and arguments that it was trained with"
@@ -215,7 +240,9 @@ def zoo(name: str) -> Network:
     """
     files = zoo_files()
     if name not in files:
-        near = difflib.get_close_matches(name, files, n=3, cutoff=0.4) or list(files) or ["a path to a .safetensors file"]
+        near = (
+            difflib.get_close_matches(name, files, n=3, cutoff=0.4) or list(files) or ["a path to a .safetensors file"]
+        )
         raise RobustsegError(
             f"expected a network of the zoo, got '{name}'; try {', '.join(near)} "
             "(zoos of other folders: ROBUSTSEG_ZOO=FOLDER)"
@@ -239,7 +266,11 @@ def _existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.is_file():
         return path
-    siblings = [p.name for p in path.parent.glob("*") if p.suffix in (".safetensors", ".pth", ".pt")] if path.parent.is_dir() else []
+    siblings = (
+        [p.name for p in path.parent.glob("*") if p.suffix in (".safetensors", ".pth", ".pt")]
+        if path.parent.is_dir()
+        else []
+    )
     near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.4) or sorted(siblings)[:3]
     raise RobustsegError(
         f"expected a file of weights, got no file '{path}'; try {', '.join(near) or 'the path of a .safetensors file'}"
@@ -249,5 +280,3 @@ def _existing(path: str | Path) -> Path:
 def _torn(path: Path, error: Exception) -> RobustsegError:
     why = str(error).partition("\n")[0][:120]
     return RobustsegError(f"expected a whole file of weights, got a torn or foreign '{path}' ({why}); try a fresh copy")
-
-

@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from robustseg.testing import PixelNetwork, SmallNetwork
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: `ROBUSTSEG_DATA`, or `shared/data` beside the repository; skips where there is none."""
+    folder = Path(os.environ.get("ROBUSTSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("needs real data; set ROBUSTSEG_DATA to its folder")
+    return folder
+
+
+@pytest.fixture
+def pixel_network() -> PixelNetwork:
+    """A linear network of single pixels, float64."""
+    return PixelNetwork()
+
+
+@pytest.fixture
+def small_network() -> SmallNetwork:
+    """A small convolutional network with batch normalisation and dropout, float64."""
+    return SmallNetwork()
