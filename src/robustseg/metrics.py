@@ -170,8 +170,9 @@ def bootstrap(
     """Percentile interval of a figure over images, by drawing contiguous blocks of frames.
 
     Frames a second apart are not independent, so whole blocks of one sequence are drawn with replacement until the
-    sample has as many images as the set (Kuensch 1989). With fewer than two blocks there is nothing to draw from and
-    the interval is NaN.
+    sample has as many images as the set. Blocks wrap around within their sequence, so that its first and last frames
+    count as much as the others and the interval is not shifted (circular blocks: Politis & Romano 1992). With fewer
+    than two blocks of images there is nothing to draw from and the interval is NaN.
 
     Args:
         figure: image indices -> value, for example `lambda i: miou(counts, i)`.
@@ -224,18 +225,16 @@ def _quantiles(samples: np.ndarray, level: float) -> tuple[float, float]:
 @functools.lru_cache(maxsize=32)
 def _drawn(ids: tuple[str, ...], block: int, draws: int, seed: int) -> np.ndarray:
     """Image indices of each draw, `[draws, n]`; no draws where there are fewer than two blocks."""
-    groups = list(sequences(ids).values())
-    # every full window of each sequence may be drawn; a sequence shorter than a block is one window
-    windows = [g[s : s + block] for g in groups for s in range(max(1, len(g) - block + 1))]
     if len(ids) < 2 * block:
         return np.zeros((0, len(ids)), np.int64)
-    rng = np.random.default_rng(seed)
-    samples = np.empty((draws, len(ids)), np.int64)
-    for sample in samples:
-        chosen: list[int] = []
-        while len(chosen) < len(ids):
-            chosen.extend(windows[rng.integers(len(windows))])
-        sample[:] = chosen[: len(ids)]
+    # a window starts at every frame and wraps within its sequence; a sequence shorter than a block is one window.
+    # Short windows are drawn the more often, so that every frame is expected equally often
+    groups = [np.asarray(g) for g in sequences(ids).values()]
+    windows = [np.roll(g, -s)[:block] for g in groups for s in range(len(g))]
+    share = np.array([1 / len(w) for w in windows])
+    most = -(-len(ids) // min(len(w) for w in windows))
+    picks = np.random.default_rng(seed).choice(len(windows), size=(draws, most), p=share / share.sum())
+    samples = np.stack([np.concatenate([windows[i] for i in row])[: len(ids)] for row in picks])
     samples.flags.writeable = False
     return samples
 
