@@ -1,0 +1,87 @@
+"""Cameras, poses and warping."""
+
+import math
+
+import pytest
+import torch
+
+from robustseg.geometry import back_project, invert_pose, pixel_grid, project, relative_pose, transform, warp
+from robustseg.records import ShapeError
+
+K = torch.tensor([[[50.0, 0, 15.5], [0, 50.0, 11.5], [0, 0, 1]]])
+
+
+def shift(x=0.0, y=0.0, z=0.0):
+    pose = torch.eye(4)
+    pose[:3, 3] = torch.tensor([x, y, z])
+    return pose[None]
+
+
+def test_convention_axes_x_right_y_down_z_forward():
+    points = back_project(torch.full((1, 24, 32), 2.0), K)[0]
+    assert (points[0, :, -1] > 0).all() and (points[0, :, 0] < 0).all()
+    assert (points[1, -1] > 0).all() and (points[1, 0] < 0).all()
+    assert (points[2] == 2).all()
+
+
+def test_convention_pixel_centres_are_integers():
+    grid = pixel_grid(2, 3, torch.zeros(1))
+    assert grid[:, 0, 0].tolist() == [0, 0] and grid[:, 1, 2].tolist() == [2, 1]
+    images = torch.rand(1, 3, 24, 32)
+    same = warp(images, torch.full((1, 24, 32), 3.0), torch.eye(4)[None], K)
+    inner = same.valid[0, 1:-1, 1:-1]
+    assert inner.all()
+    assert torch.allclose(same.images[..., 1:-1, 1:-1], images[..., 1:-1, 1:-1], atol=1e-4)
+
+
+def test_convention_pose_maps_this_camera_to_the_other():
+    # The other camera stands one pixel's worth to the right: what it sees lies one pixel further left.
+    depth = torch.full((1, 24, 32), 5.0)
+    images = torch.rand(1, 3, 24, 32)
+    warped = warp(images, depth, shift(x=-5.0 / 50), K)
+    assert torch.allclose(warped.images[..., 2:-2, 2:], images[..., 2:-2, 1:-1], atol=1e-4)
+    assert not warped.valid[0, :, 0].any()
+    # Driving forward by one metre brings points one metre nearer.
+    assert torch.allclose(transform(back_project(depth, K), shift(z=-1))[:, 2], depth - 1)
+
+
+def test_convention_relative_pose_of_standing_places():
+    here, there = shift(z=1)[0], shift(z=3)[0]
+    point = torch.tensor([0, 0, 10.0, 1])
+    assert torch.allclose(relative_pose(here, there) @ point, torch.tensor([0, 0, 8.0, 1]))
+
+
+def test_project_inverts_back_project():
+    depth = 1 + 9 * torch.rand(2, 24, 32, generator=torch.Generator().manual_seed(0))
+    pixels, there = project(back_project(depth, K.expand(2, 3, 3)), K.expand(2, 3, 3))
+    assert torch.allclose(there, depth)
+    assert torch.allclose(pixels, pixel_grid(24, 32, depth).expand(2, -1, -1, -1), atol=1e-4)
+
+
+def test_invert_pose():
+    a = 0.3
+    pose = shift(1, 2, 3)
+    pose[0, :3, :3] = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+    assert torch.allclose(pose @ invert_pose(pose), torch.eye(4)[None], atol=1e-6)
+
+
+def test_points_behind_the_other_camera_are_not_valid():
+    warped = warp(torch.rand(1, 3, 24, 32), torch.ones(1, 24, 32), shift(z=-2), K)
+    assert not warped.valid.any()
+    assert (warped.images == 0).all()
+
+
+def test_warp_has_gradients_of_depth_pose_and_images():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 1, 5, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    depth = (2 + torch.rand(1, 5, 6, dtype=torch.float64, generator=generator)).requires_grad_()
+    pose = shift(0.034, 0.027, -0.1).double().requires_grad_()
+    k = torch.tensor([[[5.0, 0, 2.5], [0, 5, 2], [0, 0, 1]]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda i, d, p: warp(i, d, p, k).images, (images, depth, pose))
+
+
+def test_wrong_sizes_are_told():
+    with pytest.raises(ShapeError, match="expected depth"):
+        warp(torch.rand(1, 3, 4, 4), torch.ones(1, 4, 5), torch.eye(4)[None], K)
+    with pytest.raises(ShapeError, match="expected intrinsics"):
+        back_project(torch.ones(2, 4, 4), K)
