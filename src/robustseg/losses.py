@@ -4,6 +4,9 @@ An objective is `(network, images, labels) -> [b]`: one number an image, larger 
 The family here is made of a per-pixel loss on logits, averaged over the labelled pixels of each image.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,12 +27,58 @@ def pixel_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
 
 
+def pixel_margin(logits: Logits, labels: Labels) -> Tensor:
+    """`max_{j != label} logits[j] - logits[label]` of each pixel, `[b, h, w]`: positive where wrong; 0 at void.
+
+    Source: Carlini and Wagner, S&P 2017, the loss on logits; it does not saturate where the network is sure.
+    """
+    valid = labels != IGNORE
+    index = torch.where(valid, labels, 0).unsqueeze(1)
+    others = logits.scatter(1, index, -math.inf).amax(1)
+    return torch.where(valid, others - logits.gather(1, index).squeeze(1), 0)
+
+
+def pixel_jensen_shannon(logits: Logits, labels: Labels) -> Tensor:
+    """Jensen-Shannon divergence of `softmax(logits)` and the one-hot label, `[b, h, w]`, 0 to log 2; 0 at void.
+
+    With p the probability of the label: `log 2 + (p log p - (1 + p) log(1 + p)) / 2`. Its gradient vanishes as p goes
+    to 0, so pixels that are already lost stop pulling.
+
+    Source: Croce, Singh, Hein, ECCV 2024.
+    """
+    log_p = -pixel_cross_entropy(logits, labels)
+    p = log_p.exp()
+    return torch.where(labels != IGNORE, math.log(2) + (p * log_p - (1 + p) * torch.log1p(p)) / 2, 0)
+
+
+def pixel_cosine(logits: Logits, labels: Labels) -> Tensor:
+    """`1 - cos(softmax(logits), onehot(label))` of each pixel, `[b, h, w]`, 0 to 1; 0 at void."""
+    valid = labels != IGNORE
+    p = logits.softmax(1)
+    at_label = p.gather(1, torch.where(valid, labels, 0).unsqueeze(1)).squeeze(1)
+    return torch.where(valid, 1 - at_label / p.norm(dim=1), 0)
+
+
+def mean_over_pixels(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
+    """The objective that averages a per-pixel loss `(logits, labels) -> [b, h, w]` over each image's labelled pixels."""
+
+    def objective(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+        return image_mean(loss(network(images), labels), labels)
+
+    return objective
+
+
 def cross_entropy(network: Network, images: Tensor, labels: Labels) -> PerImage:
     """Objective: mean cross-entropy over the labelled pixels of each image, `[b]`."""
     return image_mean(pixel_cross_entropy(network(images), labels), labels)
 
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy}
+OBJECTIVES: dict[str, Objective] = {
+    "cross_entropy": cross_entropy,
+    "margin": mean_over_pixels(pixel_margin),
+    "jensen_shannon": mean_over_pixels(pixel_jensen_shannon),
+    "cosine": mean_over_pixels(pixel_cosine),
+}
 """Objectives that a spec may name."""
 
 

@@ -8,6 +8,7 @@ Conventions, pinned by `test_convention_*`:
 * pixel centres have integer coordinates and every resize uses `align_corners=False`.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -247,25 +248,25 @@ class ImageRng:
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform in [0, 1), `[b, *shape]` with dtype and device of `like`."""
-        return self._gather([torch.rand(tuple(shape), generator=g) for g in self._streams], like)
+        return self._draw(torch.rand, shape, like).to(like)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal, `[b, *shape]` with dtype and device of `like`."""
-        return self._gather([torch.randn(tuple(shape), generator=g) for g in self._streams], like)
+        return self._draw(torch.randn, shape, like).to(like)
 
     def sign(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """-1 or +1, each half of the time, `[b, *shape]` with dtype and device of `like`."""
-        return self._gather([torch.rand(tuple(shape), generator=g) for g in self._streams], like).lt(0.5).to(like) * 2 - 1
+        return self._draw(torch.rand, shape, like).lt(0.5).to(like) * 2 - 1
 
     def integers(self, shape: Sequence[int], high: int, like: Tensor) -> Tensor:
         """Integers 0 .. high - 1 as int64, `[b, *shape]` on the device of `like`."""
-        draws = [torch.randint(high, tuple(shape), generator=g) for g in self._streams]
-        return torch.stack(draws).to(like.device)
+        return self._draw(functools.partial(torch.randint, high), shape, like).to(like.device)
 
-    def _gather(self, draws: list[Tensor], like: Tensor) -> Tensor:
-        if len(draws) != len(like):
-            raise ShapeError(f"expected one stream an image, got {len(draws)} streams for {len(like)} images")
-        return torch.stack(draws).to(like)
+    def _draw(self, draw: Callable[..., Tensor], shape: Sequence[int], like: Tensor) -> Tensor:
+        if len(self) != len(like):
+            raise ShapeError(f"expected one stream an image, got {len(self)} streams for {len(like)} images")
+        draws = [draw(tuple(shape), generator=stream) for stream in self._streams]
+        return torch.stack(draws) if draws else draw((0, *shape))
 
     def fork(self, purpose: str) -> "ImageRng":
         """Fresh streams of the same images for another purpose; what was drawn so far does not matter."""

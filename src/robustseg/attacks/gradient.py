@@ -1,0 +1,283 @@
+"""The gradient attacks: FGSM, iterative FGSM, their least-likely-class forms, and PGD.
+
+All have one head, `(network, images, labels, *, budget, ..., rng) -> images`, and are `steps.climb` with other
+arguments. What papers leave open is an argument here: the attacker's label (`goal`), the step size, the number of
+steps, clipping to [0, 1] and rounding to 8-bit values. The settings of single papers are in `presets`.
+
+Sources: Goodfellow, Shlens, Szegedy, ICLR 2015 (FGSM); Kurakin, Goodfellow, Bengio, ICLR 2017 (iterative, least likely
+class); Madry et al., ICLR 2018 (PGD); Arnab, Miksik, Torr, CVPR 2018 (on segmentation).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustseg.attacks.steps import Best, aim, climb
+from robustseg.losses import objective as named_objective
+from robustseg.records import SpecError
+from robustseg.registry import attack
+from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, fraction
+
+
+@attack("fgsm")
+def fgsm(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    goal: str = "truth",
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """One step of the whole budget along the gradient: `x + eps * sign(grad L(x, y))`.
+
+    Under an L2 budget the step is eps along the gradient at unit length.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255' or 'l2:2.5'.
+        goal: the attacker's label, see `steps.aim`.
+        objective: a name of `losses.OBJECTIVES` or a function.
+        clip: keep the result in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for networks that draw.
+
+    Returns:
+        Images within the budget.
+    """
+    budget = Budget.parse(budget)
+    target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
+    return climb(
+        network,
+        images,
+        target.labels,
+        objective=target.objective,
+        budget=budget,
+        steps=1,
+        step_size=budget.eps,
+        keep="last",
+        clip=clip,
+        round=round,
+        rng=rng,
+    )
+
+
+@attack("fgsm_ll")
+def fgsm_ll(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """One step towards the least likely class of each pixel: `x - eps * sign(grad L(x, y_ll))`.
+
+    Args and returns as `fgsm`, whose goal is `least_likely` here.
+    """
+    return fgsm(
+        network,
+        images,
+        labels,
+        budget=budget,
+        goal="least_likely",
+        objective=objective,
+        clip=clip,
+        round=round,
+        rng=rng,
+    )
+
+
+@attack("ifgsm")
+def ifgsm(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int | None = None,
+    step_size: float | str = "1/255",
+    goal: str = "truth",
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Iterative FGSM: small signed steps from the image, projected into the budget; the last iterate.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255'.
+        steps: None follows the papers' rule, see `steps_of`.
+        step_size: of one value under L-inf; root mean square of one step under L2.
+        goal: the attacker's label, see `steps.aim`.
+        objective: a name of `losses.OBJECTIVES` or a function.
+        clip: keep every iterate in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for networks that draw.
+
+    Returns:
+        Images within the budget.
+    """
+    budget = Budget.parse(budget)
+    target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
+    values = _values(images) if budget.norm == "l2" else 1
+    return climb(
+        network,
+        images,
+        target.labels,
+        objective=target.objective,
+        budget=budget,
+        steps=steps_of(budget, images) if steps is None else steps,
+        step_size=fraction(step_size) * math.sqrt(values),
+        keep="last",
+        clip=clip,
+        round=round,
+        rng=rng,
+    )
+
+
+@attack("llcm")
+@attack("ifgsm_ll")
+def ifgsm_ll(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int | None = None,
+    step_size: float | str = "1/255",
+    goal: str = "least_likely",
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Iterative FGSM towards the least likely class, also known as the least-likely-class method (LLCM).
+
+    Args and returns as `ifgsm`. The target is the least likely class of the clean image, as in Kurakin et al.;
+    `goal='least_likely_now'` finds it anew at each step, as the code of Arnab et al. does.
+    """
+    return ifgsm(
+        network,
+        images,
+        labels,
+        budget=budget,
+        steps=steps,
+        step_size=step_size,
+        goal=goal,
+        objective=objective,
+        clip=clip,
+        round=round,
+        rng=rng,
+    )
+
+
+@attack("pgd")
+def pgd(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int = 20,
+    step_size: float | str | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    keep: str = "best",
+    goal: str = "truth",
+    targets: Labels | None = None,
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Projected gradient ascent from a random start under L-inf or L2; for each image the best iterate of all restarts.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255' or 'l2:2.5'.
+        steps: gradient steps of each restart.
+        step_size: in the budget's norm; None is `2.5 * eps / steps`, but at least 1/4 eps: PGD crosses the ball several times.
+        restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
+        keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
+        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        objective: a name of `losses.OBJECTIVES` or a function.
+        clip: keep every iterate in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
+
+    Returns:
+        Images within the budget.
+
+    Raises:
+        SpecError: an argument outside its range.
+    """
+    budget = Budget.parse(budget)
+    if restarts < 1:
+        raise SpecError(f"expected restarts >= 1, got {restarts}")
+    size = step_of(budget, steps) if step_size is None else fraction(step_size)
+    target = aim(network, images, labels, goal=goal, objective=named_objective(objective), targets=targets)
+    streams, count = rng.repeat(restarts), len(images)
+    best = Best(images) if restarts > 1 else None
+    result = images
+    for restart in range(restarts):
+        own = streams.select(range(restart * count, (restart + 1) * count))
+        result = climb(
+            network,
+            images,
+            target.labels,
+            objective=target.objective,
+            budget=budget,
+            steps=steps,
+            step_size=size,
+            start=random_within(budget, images, own) if random_start else None,
+            keep=keep,
+            best=best,
+            clip=clip,
+            round=round,
+            rng=own,
+        )
+    return result
+
+
+def steps_of(budget: Budget, images: Images) -> int:
+    """The papers' number of steps: `max(1, ceil(min(eps + 4, 1.25 * eps)))`, eps in gray levels of 255.
+
+    Under L2 eps is the root mean square over the values of an image. Source: Kurakin et al. 2017; Arnab et al. 2018.
+    """
+    eps = budget.eps * 255 / (math.sqrt(max(1, _values(images))) if budget.norm == "l2" else 1)
+    return max(1, math.ceil(min(eps + 4, 1.25 * eps) - 1e-6))  # 8/255 * 255 is not quite 8
+
+
+def step_of(budget: Budget, steps: int) -> float:
+    """The default step of PGD, long enough to cross the ball."""
+    return budget.eps * max(0.25, 2.5 / max(1, steps))
+
+
+def random_within(budget: Budget, images: Images, rng: ImageRng) -> Images:
+    """Images moved to a uniform point of the budget, `[b, 3, h, w]`; not clipped to [0, 1]."""
+    shape = images.shape[1:]
+    if budget.norm == "linf":
+        return images + budget.eps * (2 * rng.uniform(shape, images) - 1)
+    ball = rng.normal(shape, images)
+    radius = rng.uniform((1, 1, 1), images) ** (1 / max(1, _values(images)))
+    length = ball.flatten(1).norm(dim=1).clamp_min(torch.finfo(ball.dtype).tiny).view(-1, 1, 1, 1)
+    return images + ball / length * radius * budget.eps
+
+
+def _values(images: Tensor) -> int:
+    return math.prod(images.shape[1:])

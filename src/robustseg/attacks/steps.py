@@ -1,0 +1,226 @@
+"""The one loop of the gradient attacks: climb an objective within a budget, image by image.
+
+Every attack of this package is `climb` with other arguments. What it promises holds for all of them: parameters, mode
+and inputs stay untouched and no gradient is left anywhere; every iterate lies within the budget (and [0, 1] if clipped);
+what becomes of an image does not depend on the batch it is in; NaN never spreads; void pixels count for nothing.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustseg.records import IGNORE, RobustsegError, SpecError
+from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, frozen, require_pair
+
+GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
+"""Which labels an attacker works with: away from the first two, towards the last two."""
+
+
+class Aim(NamedTuple):
+    """What an attack climbs: an objective and the labels it is given."""
+
+    objective: Objective
+    labels: Labels
+
+
+def aim(
+    network: Network, images: Images, labels: Labels, *, goal: str, objective: Objective, targets: Labels | None = None
+) -> Aim:
+    """Turn the attacker's label into something to climb.
+
+    Args:
+        network: asked once for its clean logits by `prediction` and `least_likely`.
+        images: clean, `[b, 3, h, w]`.
+        labels: ground truth `[b, h, w]`; void pixels stay void whatever the goal.
+        goal: `truth` (away from the ground truth), `prediction` (away from the network's own clean prediction),
+            `least_likely` (towards the least likely class of the clean image, fixed), `least_likely_now` (the same,
+            found anew at each step).
+        objective: large where the network disagrees with the labels it is given; climbed when moving away, descended
+            when moving towards.
+        targets: labels `[b, h, w]` to move towards in place of any goal.
+
+    Raises:
+        SpecError: the goal is unknown.
+    """
+    if targets is not None:
+        return Aim(_negative(objective), torch.where(labels == IGNORE, IGNORE, targets))
+    if goal == "truth":
+        return Aim(objective, labels)
+    if goal == "least_likely_now":
+        return Aim(_towards_least_likely_now(objective), labels)
+    if goal not in GOALS:
+        raise SpecError(f"expected a goal, got '{goal}'; try {', '.join(GOALS)}")
+    if images.numel() == 0:
+        return Aim(objective, labels)
+    with frozen(network), torch.no_grad():
+        if goal == "prediction":
+            return Aim(objective, torch.where(labels == IGNORE, IGNORE, network.predict(images)))
+        return Aim(_negative(objective), _least_likely(network(images), labels))
+
+
+def _negative(objective: Objective) -> Objective:
+    return lambda network, images, labels: -objective(network, images, labels)
+
+
+def _least_likely(logits: Tensor, labels: Labels) -> Labels:
+    return torch.where(labels == IGNORE, IGNORE, logits.argmin(1))
+
+
+def _towards_least_likely_now(objective: Objective) -> Objective:
+    def towards(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+        known = _Known(network, images)
+        return -objective(known, images, _least_likely(known.logits.detach(), labels))
+
+    return towards
+
+
+class _Known(Network):
+    """A network that has already labelled these images, so that asking again costs no second pass."""
+
+    def __init__(self, network: Network, images: Tensor):
+        super().__init__(network.label_space, network.spec)
+        self.network, self.images, self.logits = network, images, network(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits if images is self.images else self.network(images)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.features(images)
+
+
+def climb(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    objective: Objective,
+    budget: Budget,
+    steps: int,
+    step_size: float,
+    start: Images | None = None,
+    keep: str = "best",
+    best: "Best | None" = None,
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Move each image uphill, `x <- project(x + step_size * direction(gradient))`.
+
+    The direction is the sign of the gradient under L-inf, the gradient at unit length under L2. Gradients are taken on
+    `network.soft()`; the best iterate is judged on the network itself.
+
+    Args:
+        network: frozen while the attack runs.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: what the objective is given, `[b, h, w]`, void 255.
+        objective: `(network, images, labels) -> [b]`, to be made large.
+        budget: around `images`.
+        steps: gradient steps. step_size: length of one in the budget's norm, images in [0, 1].
+        start: where to start, projected into the budget; None is at the images.
+        keep: `best` returns for each image the iterate with the largest objective, `last` the last one (and saves the
+            pass that would judge it).
+        best: of earlier runs on the same images; this run adds its own and the best of all is returned.
+        clip: keep every iterate in [0, 1].
+        round: see `round_to_8bit`.
+        rng: for networks that draw.
+
+    Returns:
+        Images of the same shape, dtype and device; at eps 0 equal to the input bit for bit.
+
+    Raises:
+        RobustsegError: the objective has no gradient. ShapeError: labels that do not fit the images.
+        SpecError: an argument outside its range.
+    """
+    require_pair(images, labels)
+    _require(keep, steps, step_size)
+    if budget.eps == 0 or images.numel() == 0:
+        return images.clone()
+    guide = network.soft()
+    draws = rng.fork("network")
+    with frozen(network, guide), torch.inference_mode(False), torch.enable_grad():
+        origin, labels = images.detach().clone(), labels.clone()
+        current = _within(origin if start is None else start.detach().clone(), origin, budget, clip)
+        single = best is None
+        best = best or Best(current)
+        for _ in range(steps):
+            leaf = current.detach().requires_grad_()
+            values = objective(guide.draw(draws), leaf, labels)
+            gradient = _gradient(values, leaf)
+            if keep == "best":
+                best.offer(
+                    current, values.detach() if guide is network else _judge(objective, network, current, labels)
+                )
+            current = _within(current + step_size * _direction(gradient, budget), origin, budget, clip)
+        if keep == "best" or not single:
+            best.offer(current, _judge(objective, network, current, labels))
+            current = best.images
+        return round_to_8bit(current, origin) if round else current
+
+
+class Best:
+    """The images with the largest value offered so far, merged image by image; NaN is never better."""
+
+    def __init__(self, images: Tensor):
+        self.images = images
+        self.values = images.new_full((len(images),), -torch.inf)
+
+    def offer(self, images: Tensor, values: Tensor) -> None:
+        """Take over those images whose value is larger."""
+        better = values > self.values
+        self.values = torch.where(better, values, self.values)
+        self.images = torch.where(better.view(-1, 1, 1, 1), images, self.images)
+
+
+def round_to_8bit(images: Images, origin: Images) -> Images:
+    """Move every changed value towards the original to the next n/255, so that no budget is left.
+
+    A value with no n/255 between it and its original returns to the original. Where the original is an 8-bit image, so
+    is the result, and at eps below 1/255 it is the original.
+    """
+    levels, before = images * 255, origin * 255
+    slack = 1e-3  # gray levels: 8/255 in float32 must stay 8
+    up = (levels + slack).floor().clamp_max(255)
+    down = (levels - slack).ceil().clamp_min(0)
+    rounded = torch.where(levels > before, torch.where(up > before, up / 255, origin), origin)
+    return torch.where(levels < before, torch.where(down < before, down / 255, origin), rounded)
+
+
+def _within(images: Tensor, origin: Tensor, budget: Budget, clip: bool) -> Tensor:
+    # Clipping after projecting stays in the ball: the origin is in [0, 1], so each value moves towards it.
+    near = budget.project(images, origin)
+    return near.clamp(0, 1) if clip else near
+
+
+def _gradient(values: Tensor, images: Tensor) -> Tensor:
+    gradient = None
+    if values.requires_grad:
+        # A sum, so that an image's gradient does not depend on the rest of the batch.
+        (gradient,) = torch.autograd.grad(values.sum(), images, allow_unused=True)
+    if gradient is None:
+        raise RobustsegError(
+            "expected an objective with a gradient in the images, got one without; "
+            "try a differentiable network (Network.soft) or a gradient-free attack"
+        )
+    return torch.nan_to_num(gradient, nan=0.0)
+
+
+def _direction(gradient: Tensor, budget: Budget) -> Tensor:
+    if budget.norm == "linf":
+        return gradient.sign()
+    # Two divisions, so that squares of tiny gradients do not vanish.
+    tiny = torch.finfo(gradient.dtype).tiny
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
+    return scaled / scaled.flatten(1).norm(dim=1).clamp_min(tiny).view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def _judge(objective: Objective, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    return objective(network, images, labels)
+
+
+def _require(keep: str, steps: int, step_size: float) -> None:
+    if keep not in ("best", "last"):
+        raise SpecError(f"expected keep='best' or 'last', got '{keep}'")
+    if steps < 0 or not step_size >= 0:
+        raise SpecError(f"expected steps >= 0 and step_size >= 0, got {steps} and {step_size}; try steps=20")
