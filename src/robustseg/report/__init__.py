@@ -1,5 +1,7 @@
 """Records to what people read: one self-contained page, its figures, and the comparison of two runs. No torch."""
 
 from robustseg.report.compare import Comparison, compare
+from robustseg.report.figures import q_figure, recall_figure
+from robustseg.report.page import page, write_report
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "page", "q_figure", "recall_figure", "write_report"]

@@ -1,0 +1,284 @@
+"""Figures of a report as SVG, written by hand: small, crisp, readable in light and dark, with a title on every point."""
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from robustseg import metrics
+from robustseg.records import Record
+from robustseg.report.words import Family, family, family_names, network_names, percent
+from robustseg.summary import clean_of, mean_score
+
+Scale = Callable[[float], float]
+"""From a value to a place in a figure."""
+
+XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
+
+ROAD_USERS = {
+    "pedestrian",
+    "person",
+    "people",
+    "bicyclist",
+    "cyclist",
+    "rider",
+    "bicycle",
+    "motorcycle",
+    "motorcyclist",
+}
+"""Class names of vulnerable road users."""
+
+# Warm for attacks, cool for noise; told apart without colour by dashes (noise) and the shape of the marks.
+ATTACKS = ("#c2312b", "#e07b1f", "#8f3f97", "#d4558b", "#9a6a17", "#6b2c2c")
+NOISES = ("#1f6fb5", "#1e9a8a", "#6470c8", "#7c8a99", "#4f9d3f", "#37a9cf")
+ATTACKS_DARK = ("#f0736b", "#f3a35c", "#cf8ad6", "#f08fb8", "#d3a756", "#c98b8b")
+NOISES_DARK = ("#6fb1ec", "#58cbbb", "#a1aaf2", "#a9b5c2", "#8ccf7d", "#7dd0ec")
+
+
+class Point(NamedTuple):
+    """One measurement: strength, value, its interval (NaN ends where there is none), and a text to show."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    text: str
+
+
+class Line(NamedTuple):
+    """One family of perturbations in one panel."""
+
+    name: str
+    colour: str
+    dashed: bool
+    mark: int
+    points: list[Point]
+
+
+class Panel(NamedTuple):
+    """One small figure of a grid."""
+
+    title: str
+    lines: list[Line]
+
+
+def q_figure(records: Sequence[Record]) -> str:
+    """Q against realised strength, one panel a network, noise and attacks together; a stand-alone SVG.
+
+    Args:
+        records: of one data set; those without strength or without a clean record are left out.
+    """
+    return _grid(q_panels(records), y_label="Q, % of clean mIoU left")
+
+
+def q_panels(records: Sequence[Record]) -> list[Panel]:
+    """The panels of `q_figure`."""
+    return _panels(records, _q_point)
+
+
+def recall_figure(records: Sequence[Record], position: int) -> str:
+    """Recall of one class (by train id) against realised strength, one panel a network; a stand-alone SVG."""
+    panels = _panels(records, lambda record, clean: _recall_point(record, position))
+    levels: dict[str, float] = {}
+    for record in records:
+        if record.clean:
+            levels.setdefault(network_names(records)[record.network], metrics.class_recall(record.counts)[position])
+    return _grid(panels, y_label=f"recall of {records[0].label_space.names[position]}, %", levels=levels)
+
+
+def road_users(record: Record) -> list[int]:
+    """Train ids of the vulnerable road users that the label space names."""
+    return [i for i, name in enumerate(record.label_space.names) if set(name.lower().split()) & ROAD_USERS]
+
+
+def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None], Point | None]) -> list[Panel]:
+    names, looks, networks = family_names(records), _looks(records), network_names(records)
+    panels = []
+    for spec in dict.fromkeys(r.network for r in records):
+        lines = []
+        for one, name in names.items():
+            chosen = [r for r in records if r.network == spec and not r.clean and family(r) == one]
+            points = [p for r in chosen if (p := point_of(r, clean_of(r, records)))]
+            points = sorted((p for p in points if p.x > 0 and math.isfinite(p.y)), key=lambda p: p.x)
+            if points:
+                mark, colour = looks[one]
+                lines.append(Line(name, colour, one.kind == "noise", mark, points))
+        if lines:
+            panels.append(Panel(networks[spec], lines))
+    return panels
+
+
+def _looks(records: Sequence[Record]) -> dict[Family, tuple[int, str]]:
+    """A mark and a colour class for each family."""
+    used = {"attack": 0, "noise": 0}
+    looks = {}
+    for one in family_names(records):
+        number = used[one.kind]
+        used[one.kind] += 1
+        looks[one] = (number, f"rs-{one.kind[0]}{number % len(ATTACKS)}")
+    return looks
+
+
+def _q_point(record: Record, clean: Record | None) -> Point | None:
+    if clean is None:
+        return None
+    found = q_interval(record, clean)
+    x = 255 * mean_score(record, "rms")
+    text = f"{record.perturbation}\nQ {percent(found.value)} %"
+    if math.isfinite(found.low):
+        text += f" ({percent(found.low)} to {percent(found.high)})"
+    text += f"\nmIoU {percent(metrics.miou(record.counts))} %, RMS {x:.2f}/255"
+    return Point(x, found.value, found.low, found.high, text)
+
+
+def q_interval(record: Record, clean: Record, images: Sequence[int] | None = None) -> metrics.Interval:
+    """Q with its paired block-bootstrap interval."""
+    below = metrics.image_miou(metrics.resample(clean.counts, images))
+    above = metrics.image_miou(metrics.resample(record.counts, images))
+    samples = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return metrics.interval(metrics.q(record.counts, clean.counts, images), samples)
+
+
+def _recall_point(record: Record, position: int) -> Point | None:
+    value = float(metrics.class_recall(record.counts)[position])
+    x = 255 * mean_score(record, "rms")
+    drawn = metrics.resample(record.counts)
+    tp, labelled = drawn.tp[:, position], drawn.tp[:, position] + drawn.fn[:, position]
+    samples = np.divide(tp, labelled, out=np.full(len(tp), np.nan), where=labelled > 0)
+    found = metrics.interval(value, samples)
+    text = f"{record.perturbation}\nrecall {percent(value)} %, RMS {x:.2f}/255"
+    return Point(x, value, found.low, found.high, text)
+
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 530, 340, 40, 122, 48, 44
+
+
+def _grid(panels: Sequence[Panel], *, y_label: str, levels: dict[str, float] | None = None) -> str:
+    if not panels:
+        return ""
+    points = [p for panel in panels for line in panel.lines for p in line.points]
+    x_range = min(p.x for p in points) / 1.25, max(p.x for p in points) * 1.25
+    top = max([1.0, *(p.y for p in points), *(p.high for p in points if math.isfinite(p.high))])
+    columns = min(2, len(panels))
+    width, height = columns * WIDTH, -(-len(panels) // columns) * HEIGHT
+    body = []
+    for i, panel in enumerate(panels):
+        x, y = (i % columns) * WIDTH, (i // columns) * HEIGHT
+        drawn = _draw(
+            panel, x_range, top, y_label, (levels or {}).get(panel.title, 1.0 if levels is None else math.nan)
+        )
+        body.append(f'<g transform="translate({x} {y})">{drawn}</g>')
+    return (
+        f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'aria-label="{escape(y_label)} against realised strength"><style>{_style()}</style>{"".join(body)}</svg>'
+    )
+
+
+def _draw(panel: Panel, x_range: tuple[float, float], top: float, y_label: str, level: float) -> str:
+    """One panel: axes, the clean level, lines with whiskers and marks, and a label at the end of each line."""
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    low, high = (math.log2(v) for v in x_range)
+
+    def across(value: float) -> float:
+        return LEFT + (math.log2(value) - low) / (high - low) * (right - LEFT)
+
+    def down(value: float) -> float:
+        return bottom - value / top * (bottom - TOP)
+
+    parts = [f'<text class="rs-title" x="{LEFT}" y="18">{escape(panel.title)}</text>']
+    for share in (v / 4 for v in range(int(top * 4 + 1e-9) + 1)):
+        y = down(share)
+        parts.append(f'<path class="rs-rule" d="M{LEFT} {y:.1f}H{right}"/>')
+        parts.append(
+            f'<text class="rs-tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{100 * share:.0f}</text>'
+        )
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        x = across(2.0**power)
+        parts.append(f'<path class="rs-mark" d="M{x:.1f} {bottom}v4"/>')
+        parts.append(f'<text class="rs-tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{2.0**power:g}</text>')
+    if math.isfinite(level):
+        parts.append(f'<path class="rs-level" d="M{LEFT} {down(level):.1f}H{right}"/>')
+        parts.append(f'<text class="rs-tick" x="{right + 5}" y="{down(level) + 3.5:.1f}">clean</text>')
+    middle = (LEFT + right) / 2
+    parts.append(
+        f'<text class="rs-axis" x="{middle}" y="{bottom + 34}" text-anchor="middle">realised RMS, n/255</text>'
+    )
+    parts.append(f'<text class="rs-axis" x="{LEFT}" y="34">{escape(y_label)}</text>')
+    for line in panel.lines:
+        parts.append(_curve(line, across, down))
+    taken = [down(level)] if math.isfinite(level) else []
+    parts.append(_labels(panel.lines, across, down, right, bottom, taken))
+    return "".join(parts)
+
+
+def _curve(line: Line, across: Scale, down: Scale) -> str:
+    at = [(across(p.x), down(p.y)) for p in line.points]
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+    dashes = ' stroke-dasharray="5 3"' if line.dashed else ""
+    parts = [f'<path class="rs-line" d="{path}"{dashes}/>']
+    for (x, y), point in zip(at, line.points, strict=True):
+        if math.isfinite(point.low):
+            parts.append(f'<path class="rs-whisker" d="M{x:.1f} {down(point.low):.1f}V{down(point.high):.1f}"/>')
+        parts.append(f'<g class="rs-point">{_mark(line.mark, x, y)}<title>{escape(point.text)}</title></g>')
+    return f'<g class="{line.colour}">{"".join(parts)}</g>'
+
+
+def _mark(number: int, x: float, y: float) -> str:
+    shapes = (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.4"/>',
+        f'<path d="M{x - 3.1:.1f} {y - 3.1:.1f}h6.2v6.2h-6.2z"/>',
+        f'<path d="M{x:.1f} {y - 4.2:.1f}l4 7h-8z"/>',
+        f'<path d="M{x:.1f} {y - 4.4:.1f}l4.4 4.4l-4.4 4.4l-4.4 -4.4z"/>',
+        f'<path d="M{x:.1f} {y + 4.2:.1f}l4 -7h-8z"/>',
+    )
+    return shapes[number % len(shapes)]
+
+
+def _labels(lines: Sequence[Line], across: Scale, down: Scale, right: float, bottom: float, taken: list[float]) -> str:
+    """The name of each line at its end, moved apart where they would overlap, with a thin leader."""
+    ends = sorted(((down(line.points[-1].y), line) for line in lines), key=lambda pair: pair[0])
+    places = spread([y for y, _ in ends], gap=14, low=(min(taken) + 14) if taken else TOP, high=bottom)
+    parts = []
+    for (y, line), place in zip(ends, places, strict=True):
+        x = across(line.points[-1].x)
+        parts.append(
+            f'<g class="{line.colour}"><path class="rs-leader" d="M{x + 6:.1f} {y:.1f}L{right + 8} {place:.1f}h5"/>'
+            f'<g class="rs-point">{_mark(line.mark, right + 17, place)}</g>'
+            f'<text class="rs-name" x="{right + 25}" y="{place + 3.8:.1f}">{escape(line.name)}</text></g>'
+        )
+    return "".join(parts)
+
+
+def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Ascending places near the wanted ones, at least `gap` apart, within the bounds as far as there is room."""
+    places: list[float] = []
+    for value in wanted:
+        places.append(max(value, low if not places else places[-1] + gap))
+    limit = high
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] - gap
+    return places
+
+
+def _style() -> str:
+    def colours(attacks: Sequence[str], noises: Sequence[str]) -> str:
+        pairs = [(f"rs-a{i}", c) for i, c in enumerate(attacks)] + [(f"rs-n{i}", c) for i, c in enumerate(noises)]
+        return "".join(f".{name}{{color:{colour}}}" for name, colour in pairs)
+
+    return (
+        ".rs-figure{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif;color:#1d2127;"
+        "max-width:100%;height:auto}.rs-figure text{fill:currentColor}.rs-title{font-weight:600;font-size:13.5px}"
+        ".rs-tick,.rs-axis{opacity:.66;font-size:11px}.rs-rule{stroke:currentColor;opacity:.1}"
+        ".rs-mark{stroke:currentColor;opacity:.4}.rs-level{stroke:currentColor;opacity:.55;stroke-dasharray:1.5 3}"
+        ".rs-line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}"
+        ".rs-whisker{stroke:currentColor;stroke-width:1.2;opacity:.45}.rs-leader{fill:none;stroke:currentColor;"
+        "stroke-width:.8;opacity:.4}.rs-point{fill:currentColor}.rs-point:hover{stroke:currentColor;stroke-width:3}"
+        ".rs-name{font-size:11.5px}"
+        + colours(ATTACKS, NOISES)
+        + "@media (prefers-color-scheme:dark){.rs-figure{color:#e4e7eb}"
+        + colours(ATTACKS_DARK, NOISES_DARK)
+        + "}"
+    )

@@ -1,0 +1,329 @@
+"""The page: one self-contained HTML file that needs no network, no script and no torch to be read."""
+
+import base64
+import io
+import shlex
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image
+
+from robustseg import metrics
+from robustseg.panels import Panel, read_panels, tiles
+from robustseg.records import Record, RobustsegError, json_line, read_records, write_whole
+from robustseg.report import tables, words
+from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
+from robustseg.summary import clean_of
+
+MOST_PANELS = 20
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Make one page of the records (and panels, where kept) of some run folders.
+
+    Args:
+        folders: run folders, each with `records.jsonl`. out: the HTML file to write; its folder is made.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RobustsegError: a folder has no records, or the page cannot be written.
+    """
+    records = _distinct([record for folder in folders for record in read_records(folder)])
+    panels = [panel for folder in folders for panel in read_panels(Path(folder) / "panels")]
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
+    write_whole(path, page(records, panels))
+    return path
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    return list({json_line(record.to_json()): record for record in records}.values())
+
+
+def page(records: Sequence[Record], panels: Sequence[Panel] = ()) -> str:
+    """The whole HTML text."""
+    found = tables.groups(records)
+    texts = {name: (resources.files("robustseg.report") / f"page.{name}").read_text("utf-8") for name in ("css", "js")}
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    body = _header(found) + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>robustseg report</title>'
+        f'<link rel="icon" href="data:,"><style>{texts["css"]}</style></head>\n'
+        f"<body><main>{body}</main><script>{texts['js']}</script></body></html>\n"
+    )
+
+
+def _header(found: Sequence[tables.Group]) -> str:
+    sentences = [text for group in found for text in words.headline(group.records)]
+    started = sorted(r.started[:10] for group in found for r in group.records if r.started)
+    kicker = "How far noise and attacks break a segmentation network"
+    dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
+    leads = "".join(f'<p class="lead">{escape(text)}</p>' for text in sentences[1:6])
+    links = "".join(f'<a href="#data-{i}">{escape(_title(group))}</a>' for i, group in enumerate(found, 1))
+    contents = f"<nav>{links}</nav>" if len(found) > 1 else ""
+    return (
+        f'<header><p class="kicker">{" · ".join(filter(None, (kicker, dates)))}</p>'
+        f"<h1>{escape(sentences[0])}</h1>{leads}{contents}</header>"
+    )
+
+
+def _title(group: tables.Group) -> str:
+    size = f" at {group.size[1]} x {group.size[0]}" if group.size else ""
+    name = group.data.partition("(")[0]
+    return f"{name}, {len(group.ids)} image{'s' * (len(group.ids) != 1)}{size}"
+
+
+def _group(group: tables.Group, panels: Sequence[Panel], number: int) -> str:
+    """Everything about one data set; nothing in it mixes label spaces or images."""
+    first = group.records[0]
+    facts = {
+        "tier": words.tier(first),
+        "protocol": words.protocol(first),
+        "classes": str(len(group.label_space)),
+        "networks": str(len({r.network for r in group.records})),
+        "measurements": str(len(group.records)),
+        "data": group.data,
+    }
+    listed = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
+    return (
+        f'<section><h2 id="data-{number}">{escape(_title(group))}</h2><dl class="facts">{listed}</dl>'
+        + _strength(group)
+        + _measurements(group)
+        + _sequences(group)
+        + _classes(group)
+        + _road_users(group)
+        + _worst(group)
+        + _panels(group, panels)
+        + _repeat(group)
+        + "</section>"
+    )
+
+
+def _strength(group: tables.Group) -> str:
+    figure = q_figure(group.records)
+    if not figure:
+        return ""
+    return (
+        "<h3>What is left at which strength</h3>"
+        '<p class="note">Q is the mIoU of a network on perturbed images over its mIoU on the clean ones. Noise (dashed) '
+        "and attacks (solid) share one axis: the root mean square change of a value that was realised after clipping. "
+        "Whiskers: 95 % intervals from blocks of 15 frames, paired with the clean run.</p>"
+        f'<div class="figure">{_inline(figure)}</div>{_table(tables.halving(group), group, short=True)}'
+    )
+
+
+def _measurements(group: tables.Group) -> str:
+    return (
+        "<h3>Every measurement</h3>"
+        '<p class="note">mIoU is pooled over all images; "per image" is the mean of the mIoU of each. Agreement: labelled '
+        "pixels that keep their clean prediction. RMS: mean over the images; L∞: the largest. Passes: forward and "
+        "backward, one image each. A click on a column sorts.</p>" + _table(tables.measurements(group), group)
+    )
+
+
+def _sequences(group: tables.Group) -> str:
+    table = tables.by_sequence(group)
+    if table is None:
+        return ""
+    return (
+        "<h3>Each sequence apart, then all</h3>"
+        '<p class="note">Sequences differ in how near they are to what the networks were trained on. No interval stands '
+        "where a sequence has fewer than two blocks of 15 frames.</p>" + _table(table, group)
+    )
+
+
+def _classes(group: tables.Group) -> str:
+    table = tables.classes(group)
+    if table is None:
+        return ""
+    return (
+        "<h3>Classes: clean against the strongest perturbation</h3>"
+        '<p class="note">IoU in percent, pooled over all images; the strongest perturbation is the one with the lowest '
+        "mIoU. Classes without a labelled pixel have no figure.</p>" + _table(table, group, short=True)
+    )
+
+
+def _road_users(group: tables.Group) -> str:
+    figures = []
+    for position in road_users(group.records[0]):
+        pixels = metrics.totals(group.records[0].counts)
+        if (pixels.tp + pixels.fn)[position] and (figure := recall_figure(group.records, position)):
+            figures.append(f'<div class="figure">{_inline(figure)}</div>')
+    if not figures:
+        return ""
+    return (
+        "<h3>Pedestrians, cyclists and others without a car around them</h3>"
+        '<p class="note">Recall: the share of their labelled pixels that is found. The dotted line is the clean run.</p>'
+        + "".join(figures)
+    )
+
+
+def _worst(group: tables.Group) -> str:
+    table = tables.worst(group)
+    if table is None:
+        return ""
+    return (
+        f"<h3>The {len(table.rows)} images that lost most</h3>"
+        '<p class="note">By drop of the mIoU of the image, over the classes that are in it. Each image stands once a '
+        "network, with the perturbation that hurt it most.</p>" + _table(table, group)
+    )
+
+
+def _panels(group: tables.Group, panels: Sequence[Panel]) -> str:
+    own = [(panel, record) for panel in panels if (record := _record_of(panel, group))]
+    if not own:
+        return ""
+    chips = "".join(
+        f"<span>{_chip(colour)}{escape(name)}</span>"
+        for name, colour in zip(group.label_space.names, group.label_space.palette, strict=True)
+    )
+    more = f" {len(own) - MOST_PANELS} more are kept in the run folder." if len(own) > MOST_PANELS else ""
+    drawn = "".join(_panel(panel, record, group) for panel, record in own[:MOST_PANELS])
+    return (
+        "<h3>What it looks like</h3>"
+        '<p class="note">The difference is drawn around mid-grey and magnified by the factor that stands below it. Black '
+        f'is void or no class.{more}</p><div class="legend">{chips}</div>{drawn}'
+    )
+
+
+def _record_of(panel: Panel, group: tables.Group) -> Record | None:
+    wanted = panel.network, panel.data, panel.perturbation, panel.label_space.names
+    for record in group.records:
+        if (record.network, record.data, record.perturbation, record.label_space.names) == wanted:
+            return record if panel.id in record.ids else None
+    return None
+
+
+def _panel(panel: Panel, record: Record, group: tables.Group) -> str:
+    network = words.network_names(group.records)[panel.network]
+    index = record.ids.index(panel.id)
+    clean = clean_of(record, group.records)
+    after = words.percent(float(metrics.image_miou(record.counts)[index]))
+    before = words.percent(float(metrics.image_miou(clean.counts)[index])) if clean else words.DASH
+    figures = []
+    for tile in tiles(panel):
+        look = "" if tile.photo else ' class="flat"'
+        figures.append(
+            f'<figure><img{look} loading="lazy" alt="{escape(tile.title)}" width="{tile.picture.width}" '
+            f'height="{tile.picture.height}" src="{_data_uri(tile.picture, photo=tile.photo)}">'
+            f"<figcaption>{escape(tile.title)}</figcaption></figure>"
+        )
+    return (
+        f'<div class="panel"><h4>{escape(panel.id)} <span>· {escape(network)} · <code>{escape(panel.perturbation)}</code> '
+        f'· mIoU of this image {before} to {after} %</span></h4><div class="tiles">{"".join(figures)}</div></div>'
+    )
+
+
+def _data_uri(picture: Image.Image, *, photo: bool) -> str:
+    buffer = io.BytesIO()
+    if photo:
+        picture.save(buffer, "JPEG", quality=88, subsampling=0)
+    else:
+        picture.save(buffer, "PNG", optimize=True)
+    kind = "jpeg" if photo else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _repeat(group: tables.Group) -> str:
+    """Commands, conditions, file hashes and image ids."""
+    runs: dict[tuple[object, ...], list[Record]] = {}
+    for r in group.records:
+        runs.setdefault(
+            (r.source if r.source != r.network else "", r.seed, r.batch_size, r.precision, r.device), []
+        ).append(r)
+    commands = "\n\n".join(_command(own) for own in runs.values())
+    ids = escape(" ".join(group.ids))
+    return (
+        "<h3>To repeat this run</h3>"
+        f"<pre>{escape(commands)}</pre>{_conditions(group.records)}"
+        f"<details><summary>The {len(group.ids)} images</summary><pre>{ids}</pre></details>"
+    )
+
+
+def _command(own: Sequence[Record]) -> str:
+    first = own[0]
+    parts = [f"--network {shlex.quote(spec)}" for spec in dict.fromkeys(r.network for r in own)]
+    if first.source not in ("", first.network):
+        parts.append(f"--source {shlex.quote(first.source)}")
+    parts.append(f"--data {shlex.quote(first.data)}")
+    parts += [
+        f"--perturbation {shlex.quote(spec)}" for spec in dict.fromkeys(r.perturbation for r in own if not r.clean)
+    ]
+    size = f" --size {first.size[0]}x{first.size[1]}" if first.size else ""
+    parts.append(
+        f"--images {len(first.ids)} --batch-size {first.batch_size}{size} --seed {first.seed} "
+        f"--device {shlex.quote(first.device.split()[0] if first.device else 'cpu')} --precision {first.precision} --out DIR"
+    )
+    return "robustseg evaluate \\\n    " + " \\\n    ".join(parts)
+
+
+def _conditions(records: Sequence[Record]) -> str:
+    def values(texts: Sequence[str]) -> str:
+        return ", ".join(dict.fromkeys(text for text in texts if text)) or "not recorded"
+
+    files = {name: digest for r in records for name, digest in r.files.items()}
+    rows = {
+        "seed": values([str(r.seed) for r in records]),
+        "size": values([f"{r.size[0]}x{r.size[1]} (height x width)" if r.size else "as in the data" for r in records]),
+        "batch size": values([str(r.batch_size) for r in records]),
+        "precision": values([r.precision for r in records]),
+        "device": values([r.device for r in records]),
+        "versions": values([f"{name} {version}" for r in records for name, version in r.versions.items()]),
+        "commit": values([r.commit or "" for r in records]),
+        "started": values([f"{min(r.started for r in records)} to {max(r.started for r in records)}"]),
+        "absent classes": "classes without a labelled pixel are left out, the same ones for clean and perturbed runs",
+        "intervals": "95 %, 1000 bootstrap draws of circular blocks of 15 frames within sequences, seed 0",
+    }
+    rows |= {f"SHA-256 of {name}": digest for name, digest in files.items()}
+    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
+    return f'<div class="scroll short"><table class="conditions"><tbody>{body}</tbody></table></div>'
+
+
+def _table(table: tables.Table, group: tables.Group, *, short: bool = False) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=text" if i < table.texts else ""}>{escape(name)}</th>'
+        for i, name in enumerate(table.head)
+    )
+    rows, before = [], table.rows[0][0].text if table.rows else ""
+    for row in table.rows:
+        start = table.texts > 1 and row[0].text != before and not short
+        before = row[0].text
+        kind = "total" if row[0].look == "total" else "start" if start else ""
+        cells = "".join(_cell(cell, i < table.texts, group) for i, cell in enumerate(row))
+        rows.append(f"<tr{f' class={kind}' if kind else ''}>{cells}</tr>")
+    return (
+        f'<div class="scroll{" short" if short else ""}"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(cell: tables.Cell, text: bool, group: tables.Group) -> str:
+    """One `<td>`; `class:N` puts the colour of the class in front, `bar` draws the share behind the figure."""
+    kind, _, position = cell.look.partition(":")
+    looks = " ".join(filter(None, ("text" if text else "", kind if kind not in ("class", "total") else "")))
+    marks = f' class="{looks}"' if looks else ""
+    if cell.value is not None:
+        marks += f' data-v="{cell.value:.8g}"'
+        if kind == "bar":
+            marks += f' style="--share:{min(max(cell.value, 0.0), 1.0):.3f}"'
+    if cell.title:
+        marks += f' title="{escape(cell.title)}"'
+    chip = _chip(group.label_space.palette[int(position)]) if kind == "class" else ""
+    return f"<td{marks}>{chip}{escape(cell.text)}</td>"
+
+
+def _chip(colour: tuple[int, int, int]) -> str:
+    return f'<i class="chip" style="background:rgb{tuple(colour)}"></i>'
+
+
+def _inline(svg: str) -> str:
+    return svg.replace(XMLNS, "", 1)

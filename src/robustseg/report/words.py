@@ -1,0 +1,182 @@
+"""Names and sentences of a report: perturbation families, short names of networks, tier and protocol, the headline."""
+
+import ast
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from robustseg import metrics, registry
+from robustseg.records import Record, SpecError
+from robustseg.summary import clean_of, mean_score
+
+STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
+"""Arguments that say how strong a perturbation is; the others say of which family."""
+
+ACRONYMS = {"apgd", "bim", "cospgd", "fgsm", "ifgsm", "ll", "llcm", "mifgsm", "pgd", "sea", "segpgd"}
+NORMS = {"linf": "L∞", "l2": "L2"}
+DASH = "\u2013"
+"""What stands for an absent figure."""
+
+TIERS = {"streets": "synthetic", "camvid": "camvid", "cityscapes": "full", "kitti": "full", "voc": "full"}
+
+
+class Family(NamedTuple):
+    """One perturbation at any strength.
+
+    Args:
+        name: as in the spec. norm: of its budget, or empty. rest: other arguments, as written.
+        source: the network it was made against where that is not the measured one, or empty.
+        kind: `noise` or `attack`.
+    """
+
+    name: str
+    norm: str
+    rest: str
+    source: str
+    kind: str
+
+
+def family(record: Record) -> Family:
+    """The family of a record's perturbation, read from its spec."""
+    try:
+        call = registry.parse(record.perturbation)
+        name = ast.unparse(call.func)
+    except SpecError:
+        return Family(record.perturbation, "", "", "", _kind("", record))
+    norm = ""
+    rest = [ast.unparse(argument) for argument in call.args]
+    for keyword in call.keywords:
+        if keyword.arg not in STRENGTHS:
+            rest.append(f"{keyword.arg}={ast.unparse(keyword.value)}")
+        elif keyword.arg == "budget" and isinstance(keyword.value, ast.Constant):
+            norm = str(keyword.value.value).partition(":")[0]
+    kind = _kind(name, record)
+    source = record.source if kind == "attack" and record.source not in ("", record.network) else ""
+    return Family(name, norm, ", ".join(rest), source, kind)
+
+
+def _kind(name: str, record: Record) -> str:
+    entry = registry.table().get(("perturbation", name))
+    if entry:
+        return "attack" if entry.decorator == "attack" else "noise"
+    return "attack" if record.backwards else "noise"
+
+
+def strength(record: Record) -> str:
+    """How strong a perturbation was asked to be, as written: `10/255`, or empty."""
+    try:
+        call = registry.parse(record.perturbation)
+    except SpecError:
+        return ""
+    texts = [str(k.value.value) for k in call.keywords if k.arg in STRENGTHS and isinstance(k.value, ast.Constant)]
+    return texts[0].rpartition(":")[2] if texts else ""
+
+
+def family_names(records: Sequence[Record]) -> dict[Family, str]:
+    """A name for each family of perturbations: as short as tells them apart. Noise and attacks in order of appearance."""
+    found = list(dict.fromkeys(family(r) for r in records if not r.clean))
+    networks = network_names(records)
+    names: dict[Family, str] = {}
+    for one in sorted(found, key=lambda f: f.kind):
+        alike = [other for other in found if other.name == one.name]
+        text = pretty(one.name)
+        if len({other.norm for other in alike}) > 1:
+            text += f" {NORMS.get(one.norm, one.norm)}"
+        if one.rest and len({other.rest for other in alike if other.norm == one.norm}) > 1:
+            text += f" ({one.rest})"
+        names[one] = text + (f" from {networks[one.source]}" if one.source else "")
+    return names
+
+
+def pretty(name: str) -> str:
+    """`iterative_fgsm` as `iterative FGSM`."""
+    return " ".join(word.upper() if word in ACRONYMS else word for word in name.split("_"))
+
+
+def network_names(records: Sequence[Record]) -> dict[str, str]:
+    """A short name for each network spec: `zoo:erfnet-camvid` as `erfnet-camvid`; numbered where two would be equal."""
+    names: dict[str, str] = {}
+    for spec in dict.fromkeys(s for r in records for s in (r.network, r.source) if s):
+        short = _short(spec)
+        names[spec] = short if short not in names.values() else f"{short} #{len(names) + 1}"
+    return names
+
+
+def _short(spec: str) -> str:
+    try:
+        call = registry.parse(spec)
+    except SpecError:
+        return spec[:40]
+    name = ast.unparse(call.func)
+    first = next((a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)), "")
+    stem = first.rstrip("/").rpartition("/")[2].removesuffix(".safetensors")
+    return stem or name
+
+
+def tier(record: Record) -> str:
+    """`synthetic`, `camvid` or `full` for the data sets of the experiments, otherwise `own data`."""
+    return TIERS.get(record.data.partition("(")[0].partition(":")[0], "own data")
+
+
+def protocol(record: Record) -> str:
+    """The named protocol that size and number of images follow (`cpu`, `gpu` on CamVid), or what they are."""
+    if tier(record) == "camvid":
+        named = {(40, (180, 240)): "cpu", (233, (360, 480)): "gpu", (233, None): "gpu"}
+        if (len(record.ids), record.size) in named:
+            return named[len(record.ids), record.size]
+    images = f"{len(record.ids)} image" + "s" * (len(record.ids) != 1)
+    return f"{images} at {record.size[1]} x {record.size[0]}" if record.size else f"{images} at their own size"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage without the sign, a dash where it is absent."""
+    return f"{100 * share:.{digits}f}" if math.isfinite(share) else DASH
+
+
+def headline(records: Sequence[Record]) -> list[str]:
+    """What breaks what and how far: one sentence a network, the most broken first."""
+    networks = network_names(records)
+    sentences = []
+    for spec in dict.fromkeys(r.network for r in records):
+        own = [r for r in records if r.network == spec]
+        sentences.append(_sentence(networks[spec], own, records))
+    return [text for _, text in sorted(sentences, key=lambda pair: pair[0])]
+
+
+def _sentence(network: str, own: Sequence[Record], records: Sequence[Record]) -> tuple[float, str]:
+    measured = [(metrics.q(r.counts, c.counts), r) for r in own if not r.clean and (c := clean_of(r, records))]
+    measured = [(q, r) for q, r in measured if math.isfinite(q)]
+    if not measured:
+        values = [metrics.miou(r.counts) for r in own]
+        found = "clean images" if own[0].clean else "perturbed images, without a clean run to compare with"
+        return math.inf, f"{network} reaches {percent(values[0])} % mIoU on {len(own[0].ids)} {found}."
+    lowest, worst = min(measured, key=lambda pair: pair[0])
+    clean = clean_of(worst, records)
+    before = metrics.miou(clean.counts) if clean else math.nan
+    after = metrics.miou(worst.counts)
+    text = (
+        f"{_called(worst, records)} leaves {network} {percent(lowest, 0)} % of its clean mIoU "
+        f"({percent(before)} to {percent(after)} %)"
+    )
+    return lowest, f"{text}{_beside_noise(worst, measured, records)}."
+
+
+def _called(record: Record, records: Sequence[Record]) -> str:
+    size = strength(record)
+    name = family_names(records)[family(record)]
+    return f"{name[:1].upper()}{name[1:]}" + (f" at {size}" if size else "")
+
+
+def _beside_noise(worst: Record, measured: list[tuple[float, Record]], records: Sequence[Record]) -> str:
+    """Half a sentence on what noise of the same realised strength does, where an attack is the worst."""
+    size = mean_score(worst, "rms")
+    noise = [(q, r) for q, r in measured if family(r).kind == "noise" and mean_score(r, "rms") > 0]
+    if family(worst).kind != "attack" or not noise or not size > 0:
+        return ""
+    near = [pair for pair in noise if abs(math.log2(mean_score(pair[1], "rms") / size)) <= 0.5]
+    if near:
+        q, record = min(near, key=lambda pair: pair[0])
+        return f"; noise of the same size ({pretty(family(record).name)}) leaves {percent(q, 0)} %"
+    q, record = min(noise, key=lambda pair: pair[0])
+    rms = 255 * mean_score(record, "rms")
+    return f"; the worst noise ({pretty(family(record).name)} of RMS {rms:.3g}/255) leaves {percent(q, 0)} %"
