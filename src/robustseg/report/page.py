@@ -67,13 +67,18 @@ def _header(found: Sequence[tables.Group]) -> str:
     started = sorted(r.started[:10] for group in found for r in group.records if r.started)
     kicker = "How far noise and attacks break a segmentation network"
     dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
-    leads = "".join(f'<p class="lead">{escape(text)}</p>' for text in sentences[1:6])
+    leads = "".join(f'<p class="lead">{_unbroken(text)}</p>' for text in sentences[1:6])
     links = "".join(f'<a href="#data-{i}">{escape(_title(group))}</a>' for i, group in enumerate(found, 1))
     contents = f"<nav>{links}</nav>" if len(found) > 1 else ""
     return (
         f'<header><p class="kicker">{" · ".join(filter(None, (kicker, dates)))}</p>'
-        f"<h1>{escape(sentences[0])}</h1>{leads}{contents}</header>"
+        f"<h1>{_unbroken(sentences[0])}</h1>{leads}{contents}</header>"
     )
+
+
+def _unbroken(text: str) -> str:
+    """Keeps a figure and its percent sign on one line."""
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _title(group: tables.Group) -> str:
@@ -153,15 +158,16 @@ def _classes(group: tables.Group) -> str:
 
 
 def _road_users(group: tables.Group) -> str:
-    figures = []
+    figures, named = [], []
+    pixels = metrics.totals(group.records[0].counts)
     for position in road_users(group.records[0]):
-        pixels = metrics.totals(group.records[0].counts)
         if (pixels.tp + pixels.fn)[position] and (figure := recall_figure(group.records, position)):
             figures.append(f'<div class="figure">{_inline(figure)}</div>')
+            named.append(group.label_space.names[position])
     if not figures:
         return ""
     return (
-        "<h3>Pedestrians, cyclists and others without a car around them</h3>"
+        f"<h3>Vulnerable road users: recall of {escape(', '.join(named))}</h3>"
         '<p class="note">Recall: the share of their labelled pixels that is found. The dotted line is the clean run.</p>'
         + "".join(figures)
     )
@@ -295,13 +301,13 @@ def _table(table: tables.Table, group: tables.Group, *, short: bool = False) -> 
     )
     rows, before = [], table.rows[0][0].text if table.rows else ""
     for row in table.rows:
-        start = table.texts > 1 and row[0].text != before and not short
+        start = table.head[0] == "network" and row[0].text != before
         before = row[0].text
         kind = "total" if row[0].look == "total" else "start" if start else ""
         cells = "".join(_cell(cell, i < table.texts, group) for i, cell in enumerate(row))
         rows.append(f"<tr{f' class={kind}' if kind else ''}>{cells}</tr>")
     return (
-        f'<div class="scroll{" short" if short else ""}"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll{" short" if short else " whole" if len(rows) <= 25 else ""}"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -116,12 +116,12 @@ def _crossing(points: Sequence[tuple[float, float]], level: float = 0.5) -> Cell
     if not points:
         return Cell(DASH)
     if points[0][1] <= level:
-        return Cell(f"< {points[0][0]:.2g}", points[0][0], "below 50 % at the weakest that was measured")
+        return Cell(f"< {points[0][0]:.2f}", points[0][0], "below 50 % at the weakest that was measured")
     for (x0, y0), (x1, y1) in pairwise(points):
         if y1 <= level:
             x = 2 ** (math.log2(x0) + (y0 - level) / (y0 - y1) * (math.log2(x1) - math.log2(x0)))
-            return Cell(f"{x:.2g}", x)
-    return Cell(f"> {points[-1][0]:.2g}", points[-1][0] * 2, "not reached at the strongest that was measured", "quiet")
+            return Cell(f"{x:.2f}", x)
+    return Cell(f"> {points[-1][0]:.2f}", points[-1][0] * 2, "not reached at the strongest that was measured", "quiet")
 
 
 def by_sequence(group: Group) -> Table | None:

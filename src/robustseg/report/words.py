@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from robustseg import metrics, registry
 from robustseg.records import Record, SpecError
-from robustseg.summary import clean_of, mean_score
+from robustseg.summary import clean_of, mean_score, raised
 
 STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
 """Arguments that say how strong a perturbation is; the others say of which family."""
@@ -158,7 +158,9 @@ def _sentence(network: str, own: Sequence[Record], records: Sequence[Record]) ->
         f"{_called(worst, records)} leaves {network} {percent(lowest, 0)} % of its clean mIoU "
         f"({percent(before)} to {percent(after)} %)"
     )
-    return lowest, f"{text}{_beside_noise(worst, measured, records)}."
+    doubts = ", ".join(name.replace("_", " ") for name in raised(worst))
+    doubt = f" (flagged: {doubts})" if doubts else ""
+    return lowest, f"{text}{doubt}{_beside_noise(worst, measured, records)}."
 
 
 def _called(record: Record, records: Sequence[Record]) -> str:
