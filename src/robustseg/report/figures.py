@@ -12,9 +12,6 @@ from robustseg.records import Record
 from robustseg.report.words import Family, family, family_names, network_names, percent
 from robustseg.summary import clean_of, mean_score
 
-Scale = Callable[[float], float]
-"""From a value to a place in a figure."""
-
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
 
 ROAD_USERS = {
@@ -48,11 +45,11 @@ class Point(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One family of perturbations in one panel."""
+    """One family of perturbations in one panel; `dashes` as in SVG, `mark` numbers a shape."""
 
     name: str
     colour: str
-    dashed: bool
+    dashes: str
     mark: int
     points: list[Point]
 
@@ -103,21 +100,22 @@ def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None
             points = [p for r in chosen if (p := point_of(r, clean_of(r, records)))]
             points = sorted((p for p in points if p.x > 0 and math.isfinite(p.y)), key=lambda p: p.x)
             if points:
-                mark, colour = looks[one]
-                lines.append(Line(name, colour, one.kind == "noise", mark, points))
+                mark, colour = looks[one._replace(source="")]
+                dashes = "5 3" if one.kind == "noise" else "1.5 3" if one.source else ""
+                lines.append(Line(name, colour, dashes, mark, points))
         if lines:
             panels.append(Panel(networks[spec], lines))
     return panels
 
 
 def _looks(records: Sequence[Record]) -> dict[Family, tuple[int, str]]:
-    """A mark and a colour class for each family."""
+    """A mark and a colour class for each family; what was made against another network looks like its own kind."""
+    looks: dict[Family, tuple[int, str]] = {}
     used = {"attack": 0, "noise": 0}
-    looks = {}
-    for one in family_names(records):
-        number = used[one.kind]
-        used[one.kind] += 1
-        looks[one] = (number, f"rs-{one.kind[0]}{number % len(ATTACKS)}")
+    for one in (found._replace(source="") for found in family_names(records)):
+        if one not in looks:
+            looks[one] = (used[one.kind], f"rs-{one.kind[0]}{used[one.kind] % len(ATTACKS)}")
+            used[one.kind] += 1
     return looks
 
 
@@ -152,75 +150,82 @@ def _recall_point(record: Record, position: int) -> Point | None:
     return Point(x, value, found.low, found.high, text)
 
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 530, 340, 40, 122, 48, 44
+PLOT, HEIGHT, LEFT, TOP, BOTTOM = 362, 340, 40, 48, 44
+"""Of one panel, pixels: the width of the plot, the height of all, and the margins."""
 
 
 def _grid(panels: Sequence[Panel], *, y_label: str, levels: dict[str, float] | None = None) -> str:
     if not panels:
         return ""
     points = [p for panel in panels for line in panel.lines for p in line.points]
-    x_range = min(p.x for p in points) / 1.25, max(p.x for p in points) * 1.25
+    low, high = min(p.x for p in points) / 1.25, max(p.x for p in points) * 1.25
+    widen = max(1.0, math.sqrt(5 * low / high))
     top = max([1.0, *(p.y for p in points), *(p.high for p in points if math.isfinite(p.high))])
-    columns = min(2, len(panels))
-    width, height = columns * WIDTH, -(-len(panels) // columns) * HEIGHT
+    right, bottom = LEFT + PLOT, HEIGHT - BOTTOM
+    scale = Scale((math.log2(low / widen), math.log2(high * widen)), top, right, bottom)
+    longest = max(len(_cut(line.name)) for panel in panels for line in panel.lines)
+    width, columns = right + 34 + round(6.9 * longest), min(2, len(panels))
     body = []
     for i, panel in enumerate(panels):
-        x, y = (i % columns) * WIDTH, (i // columns) * HEIGHT
-        drawn = _draw(
-            panel, x_range, top, y_label, (levels or {}).get(panel.title, 1.0 if levels is None else math.nan)
-        )
-        body.append(f'<g transform="translate({x} {y})">{drawn}</g>')
+        clean = 1.0 if levels is None else levels.get(panel.title, math.nan)
+        parts = [_axes(panel.title, y_label, scale), *(_curve(line, scale) for line in panel.lines)]
+        parts.append(_labels(panel.lines, clean, scale))
+        body.append(f'<g transform="translate({i % columns * width} {i // columns * HEIGHT})">{"".join(parts)}</g>')
+    all_width, all_height = columns * width, -(-len(panels) // columns) * HEIGHT
     return (
-        f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {all_width} {all_height}" width="{all_width}" role="img" '
         f'aria-label="{escape(y_label)} against realised strength"><style>{_style()}</style>{"".join(body)}</svg>'
     )
 
 
-def _draw(panel: Panel, x_range: tuple[float, float], top: float, y_label: str, level: float) -> str:
-    """One panel: axes, the clean level, lines with whiskers and marks, and a label at the end of each line."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    low, high = (math.log2(v) for v in x_range)
+class Scale(NamedTuple):
+    """Where values stand in a panel: log2 of the strengths it spans, the largest value, its right and bottom edge."""
 
-    def across(value: float) -> float:
-        return LEFT + (math.log2(value) - low) / (high - low) * (right - LEFT)
+    octaves: tuple[float, float]
+    top: float
+    right: float
+    bottom: float
 
-    def down(value: float) -> float:
-        return bottom - value / top * (bottom - TOP)
+    def across(self, x: float) -> float:
+        """Pixels from the left for a strength."""
+        low, high = self.octaves
+        return LEFT + (math.log2(x) - low) / (high - low) * (self.right - LEFT)
 
-    parts = [f'<text class="rs-title" x="{LEFT}" y="18">{escape(panel.title)}</text>']
-    for share in (v / 4 for v in range(int(top * 4 + 1e-9) + 1)):
-        y = down(share)
+    def down(self, y: float) -> float:
+        """Pixels from the top for a value."""
+        return self.bottom - y / self.top * (self.bottom - TOP)
+
+
+def _axes(title: str, y_label: str, scale: Scale) -> str:
+    right, bottom = scale.right, scale.bottom
+    parts = [
+        f'<text class="rs-title" x="{LEFT}" y="18">{escape(title)}</text>',
+        f'<text class="rs-axis" x="{LEFT}" y="34">{escape(y_label)}</text>',
+    ]
+    for quarter in range(int(scale.top * 4 + 1e-9) + 1):
+        y = scale.down(quarter / 4)
         parts.append(f'<path class="rs-rule" d="M{LEFT} {y:.1f}H{right}"/>')
-        parts.append(
-            f'<text class="rs-tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{100 * share:.0f}</text>'
-        )
-    for power in range(math.ceil(low), math.floor(high) + 1):
-        x = across(2.0**power)
+        parts.append(f'<text class="rs-tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{25 * quarter}</text>')
+    for octave in range(math.ceil(scale.octaves[0]), math.floor(scale.octaves[1]) + 1):
+        x = scale.across(2.0**octave)
         parts.append(f'<path class="rs-mark" d="M{x:.1f} {bottom}v4"/>')
-        parts.append(f'<text class="rs-tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{2.0**power:g}</text>')
-    if math.isfinite(level):
-        parts.append(f'<path class="rs-level" d="M{LEFT} {down(level):.1f}H{right}"/>')
-        parts.append(f'<text class="rs-tick" x="{right + 5}" y="{down(level) + 3.5:.1f}">clean</text>')
+        parts.append(f'<text class="rs-tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{2.0**octave:g}</text>')
     middle = (LEFT + right) / 2
     parts.append(
         f'<text class="rs-axis" x="{middle}" y="{bottom + 34}" text-anchor="middle">realised RMS, n/255</text>'
     )
-    parts.append(f'<text class="rs-axis" x="{LEFT}" y="34">{escape(y_label)}</text>')
-    for line in panel.lines:
-        parts.append(_curve(line, across, down))
-    taken = [down(level)] if math.isfinite(level) else []
-    parts.append(_labels(panel.lines, across, down, right, bottom, taken))
     return "".join(parts)
 
 
-def _curve(line: Line, across: Scale, down: Scale) -> str:
-    at = [(across(p.x), down(p.y)) for p in line.points]
+def _curve(line: Line, scale: Scale) -> str:
+    at = [(scale.across(p.x), scale.down(p.y)) for p in line.points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
-    dashes = ' stroke-dasharray="5 3"' if line.dashed else ""
+    dashes = f' stroke-dasharray="{line.dashes}"' if line.dashes else ""
     parts = [f'<path class="rs-line" d="{path}"{dashes}/>']
     for (x, y), point in zip(at, line.points, strict=True):
         if math.isfinite(point.low):
-            parts.append(f'<path class="rs-whisker" d="M{x:.1f} {down(point.low):.1f}V{down(point.high):.1f}"/>')
+            ends = f"M{x:.1f} {scale.down(point.low):.1f}V{scale.down(point.high):.1f}"
+            parts.append(f'<path class="rs-whisker" d="{ends}"/>')
         parts.append(f'<g class="rs-point">{_mark(line.mark, x, y)}<title>{escape(point.text)}</title></g>')
     return f'<g class="{line.colour}">{"".join(parts)}</g>'
 
@@ -236,19 +241,32 @@ def _mark(number: int, x: float, y: float) -> str:
     return shapes[number % len(shapes)]
 
 
-def _labels(lines: Sequence[Line], across: Scale, down: Scale, right: float, bottom: float, taken: list[float]) -> str:
-    """The name of each line at its end, moved apart where they would overlap, with a thin leader."""
-    ends = sorted(((down(line.points[-1].y), line) for line in lines), key=lambda pair: pair[0])
-    places = spread([y for y, _ in ends], gap=14, low=(min(taken) + 14) if taken else TOP, high=bottom)
+def _labels(lines: Sequence[Line], clean: float, scale: Scale) -> str:
+    """The name of each line at its end, moved apart where they would overlap; the clean level is one of them."""
+    ends: list[tuple[float, Line | None]] = [(scale.down(line.points[-1].y), line) for line in lines]
+    if math.isfinite(clean):
+        ends.append((scale.down(clean), None))
+    ends.sort(key=lambda pair: pair[0])
+    places = spread([y for y, _ in ends], gap=14, low=TOP - 8, high=scale.bottom)
     parts = []
     for (y, line), place in zip(ends, places, strict=True):
-        x = across(line.points[-1].x)
+        if line is None:
+            parts.append(f'<path class="rs-level" d="M{LEFT} {y:.1f}H{scale.right}"/>')
+            parts.append(f'<text class="rs-tick" x="{scale.right + 5}" y="{place + 3.8:.1f}">clean</text>')
+            continue
+        x = scale.across(line.points[-1].x)
         parts.append(
-            f'<g class="{line.colour}"><path class="rs-leader" d="M{x + 6:.1f} {y:.1f}L{right + 8} {place:.1f}h5"/>'
-            f'<g class="rs-point">{_mark(line.mark, right + 17, place)}</g>'
-            f'<text class="rs-name" x="{right + 25}" y="{place + 3.8:.1f}">{escape(line.name)}</text></g>'
+            f'<g class="{line.colour}">'
+            f'<path class="rs-leader" d="M{x + 6:.1f} {y:.1f}L{scale.right + 8} {place:.1f}h5"/>'
+            f'<g class="rs-point">{_mark(line.mark, scale.right + 17, place)}</g>'
+            f'<text class="rs-name" x="{scale.right + 25}" y="{place + 3.8:.1f}">{escape(_cut(line.name))}'
+            f"<title>{escape(line.name)}</title></text></g>"
         )
     return "".join(parts)
+
+
+def _cut(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:

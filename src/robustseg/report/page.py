@@ -63,13 +63,20 @@ def page(records: Sequence[Record], panels: Sequence[Panel] = ()) -> str:
 
 
 def _header(found: Sequence[tables.Group]) -> str:
-    sentences = [text for group in found for text in words.headline(group.records)]
+    several = len(found) > 1
+    names = [group.data.partition("(")[0] for group in found]
+    places = names if len(set(names)) == len(names) else [_title(group) for group in found]
+    sentences = [
+        f"On {place}: {text}" if several else text
+        for place, group in zip(places, found, strict=True)
+        for text in words.headline(group.records)
+    ]
     started = sorted(r.started[:10] for group in found for r in group.records if r.started)
     kicker = "How far noise and attacks break a segmentation network"
     dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else ""
     leads = "".join(f'<p class="lead">{_unbroken(text)}</p>' for text in sentences[1:6])
     links = "".join(f'<a href="#data-{i}">{escape(_title(group))}</a>' for i, group in enumerate(found, 1))
-    contents = f"<nav>{links}</nav>" if len(found) > 1 else ""
+    contents = f"<nav>{links}</nav>" if several else ""
     return (
         f'<header><p class="kicker">{" · ".join(filter(None, (kicker, dates)))}</p>'
         f"<h1>{_unbroken(sentences[0])}</h1>{leads}{contents}</header>"
@@ -121,7 +128,7 @@ def _strength(group: tables.Group) -> str:
         "<h3>What is left at which strength</h3>"
         '<p class="note">Q is the mIoU of a network on perturbed images over its mIoU on the clean ones. Noise (dashed) '
         "and attacks (solid) share one axis: the root mean square change of a value that was realised after clipping. "
-        "Whiskers: 95 % intervals from blocks of 15 frames, paired with the clean run.</p>"
+        "Whiskers: 95 % intervals from blocks of 15 frames, paired with the clean run; none under 30 images.</p>"
         f'<div class="figure">{_inline(figure)}</div>{_table(tables.halving(group), group, short=True)}'
     )
 
@@ -257,26 +264,32 @@ def _repeat(group: tables.Group) -> str:
 
 def _command(own: Sequence[Record]) -> str:
     first = own[0]
-    parts = [f"--network {shlex.quote(spec)}" for spec in dict.fromkeys(r.network for r in own)]
+    parts = [f"--network {_quoted(spec)}" for spec in dict.fromkeys(r.network for r in own)]
     if first.source not in ("", first.network):
-        parts.append(f"--source {shlex.quote(first.source)}")
-    parts.append(f"--data {shlex.quote(first.data)}")
-    parts += [
-        f"--perturbation {shlex.quote(spec)}" for spec in dict.fromkeys(r.perturbation for r in own if not r.clean)
-    ]
+        parts.append(f"--source {_quoted(first.source)}")
+    parts.append(f"--data {_quoted(first.data)}")
+    parts += [f"--perturbation {_quoted(spec)}" for spec in dict.fromkeys(r.perturbation for r in own if not r.clean)]
     size = f" --size {first.size[0]}x{first.size[1]}" if first.size else ""
     parts.append(
         f"--images {len(first.ids)} --batch-size {first.batch_size}{size} --seed {first.seed} "
-        f"--device {shlex.quote(first.device.split()[0] if first.device else 'cpu')} --precision {first.precision} --out DIR"
+        f"--device {_quoted(first.device.split()[0] if first.device else 'cpu')} --precision {first.precision} --out DIR"
     )
     return "robustseg evaluate \\\n    " + " \\\n    ".join(parts)
+
+
+def _quoted(text: str) -> str:
+    """For a POSIX shell; in double quotes where that spares the quotes of a spec."""
+    plain = "'" in text and not set(text) & set('"$`\\!')
+    return f'"{text}"' if plain else shlex.quote(text)
 
 
 def _conditions(records: Sequence[Record]) -> str:
     def values(texts: Sequence[str]) -> str:
         return ", ".join(dict.fromkeys(text for text in texts if text)) or "not recorded"
 
-    files = {name: digest for r in records for name, digest in r.files.items()}
+    files: dict[str, list[str]] = {}
+    for name, digest in (pair for r in records for pair in r.files.items()):
+        files.setdefault(name, []).append(digest)
     rows = {
         "seed": values([str(r.seed) for r in records]),
         "size": values([f"{r.size[0]}x{r.size[1]} (height x width)" if r.size else "as in the data" for r in records]),
@@ -289,7 +302,7 @@ def _conditions(records: Sequence[Record]) -> str:
         "absent classes": "classes without a labelled pixel are left out, the same ones for clean and perturbed runs",
         "intervals": "95 %, 1000 bootstrap draws of circular blocks of 15 frames within sequences, seed 0",
     }
-    rows |= {f"SHA-256 of {name}": digest for name, digest in files.items()}
+    rows |= {f"SHA-256 of {name}": values(digests) for name, digests in files.items()}
     body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
     return f'<div class="scroll short"><table class="conditions"><tbody>{body}</tbody></table></div>'
 

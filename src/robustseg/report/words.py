@@ -84,7 +84,7 @@ def family_names(records: Sequence[Record]) -> dict[Family, str]:
             text += f" {NORMS.get(one.norm, one.norm)}"
         if one.rest and len({other.rest for other in alike if other.norm == one.norm}) > 1:
             text += f" ({one.rest})"
-        names[one] = text + (f" from {networks[one.source]}" if one.source else "")
+        names[one] = text + (f" of {networks[one.source]}" if one.source else "")
     return names
 
 
