@@ -11,7 +11,11 @@ KNOWN = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "streets": CAMVID}
 """The label spaces that a spec may name; `streets` renders CamVid's classes."""
 
 
-def label_space(classes: LabelSpace | str | int | Sequence[str]) -> LabelSpace:
+Classes = LabelSpace | str | int | Sequence[str]
+"""What `label_space` reads: a label space, the name of a known one, class names, or their number."""
+
+
+def label_space(classes: Classes) -> LabelSpace:
     """The label space that `classes` means.
 
     Args:
@@ -33,7 +37,7 @@ def label_space(classes: LabelSpace | str | int | Sequence[str]) -> LabelSpace:
         return KNOWN[classes]
     if isinstance(classes, int) and not isinstance(classes, bool):
         classes = tuple(f"class {i}" for i in range(classes))
-    if not isinstance(classes, (tuple, list)) or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
         raise SpecError(
             f"expected class names or their number, got {classes!r}; try classes='camvid' or ('road', 'car')"
         )

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg.networks.classes import classes_text, label_space
+from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.networks.weights import load_state, read_state, unwrapped
-from robustseg.records import LabelSpace
 from robustseg.registry import network
 from robustseg.types import Images, Logits, Network
 
@@ -101,7 +100,7 @@ class Upsampler(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """`[b, inputs, h, w] -> [b, outputs, 2 h, 2 w]`; `positions` are those of the mirrored downsampler."""
-        return (F.max_unpool2d(self.shortcut(x), positions, 2) + self.branch(x)).relu()
+        return (F.max_unpool2d(self.shortcut(x), positions, (2, 2)) + self.branch(x)).relu()
 
 
 def _unit(convolution: nn.Module, *, decoder: bool = False) -> nn.Sequential:
@@ -132,9 +131,7 @@ class ENet(Network):
         as in the reimplementation whose checkpoints are read.
     """
 
-    def __init__(
-        self, *, classes: LabelSpace | str | int = "cityscapes", others: int = 0, weights: str | Path | None = None
-    ):
+    def __init__(self, *, classes: Classes = "cityscapes", others: int = 0, weights: str | Path | None = None):
         space = label_space(classes)
         super().__init__(space, f"enet(classes={classes_text(space)}, others={others})")
         self.initial = Initial()

@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def save(network: Network, path: str | Path, *, half: bool = False, **notes: Any
         "notes": json.dumps(notes),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, to_bytes(tensors, metadata))
+    write_whole(path, _in_order(to_bytes(tensors, metadata)))
 
 
 def _name(spec: str) -> str:
@@ -73,6 +74,16 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     if not torch.isfinite(stored).all():
         raise RobustsegError(f"expected weights within the range of float16, got more in '{name}'; try half=False")
     return stored
+
+
+def _in_order(file: bytes) -> bytes:
+    # safetensors writes the metadata in random order; in order, the same network gives the same bytes and hash.
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 def load(path: str | Path) -> Network:
@@ -167,7 +178,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 def _unpickled_safely(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80":
             raise RobustsegError(
