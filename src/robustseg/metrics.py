@@ -17,6 +17,9 @@ import numpy as np
 
 from robustseg.records import IGNORE, Counts, RobustsegError, ShapeError
 
+Indices = Sequence[int] | np.ndarray
+"""Which images to use, by position."""
+
 
 def count(labels: np.ndarray, predictions: np.ndarray, ids: Sequence[str], classes: int) -> Counts:
     """Count labels against predictions.
@@ -75,18 +78,18 @@ class Totals(NamedTuple):
     fn: np.ndarray
 
 
-def totals(counts: Counts, images: Sequence[int] | None = None) -> Totals:
+def totals(counts: Counts, images: Indices | None = None) -> Totals:
     """Sums over the images (all by default)."""
     index = slice(None) if images is None else np.asarray(images, np.int64)
     return Totals(counts.tp[index].sum(0), counts.fp[index].sum(0), counts.fn[index].sum(0))
 
 
-def class_iou(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> np.ndarray:
+def class_iou(counts: Counts, images: Indices | None = None, *, absent: str = "unlabelled") -> np.ndarray:
     """Intersection over union of each class, pooled over the images, float64 `[k]`, NaN where absent."""
     return _iou(totals(counts, images), absent)
 
 
-def miou(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
+def miou(counts: Counts, images: Indices | None = None, *, absent: str = "unlabelled") -> float:
     """Pooled mIoU: the mean IoU of the present classes over one confusion matrix of the images."""
     return _mean(class_iou(counts, images, absent=absent))
 
@@ -98,26 +101,26 @@ def image_miou(counts: Counts, *, absent: str = "unlabelled") -> np.ndarray:
     return np.divide(np.nansum(values, 1), known.sum(1), out=np.full(len(values), np.nan), where=known.any(1))
 
 
-def miou_per_image(counts: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
+def miou_per_image(counts: Counts, images: Indices | None = None, *, absent: str = "unlabelled") -> float:
     """Mean over images of the mIoU of each (NmIoU of Halmosi et al. 2024, by the formula)."""
     values = image_miou(counts, absent=absent)
     return _mean(values if images is None else values[np.asarray(images, np.int64)])
 
 
-def pixel_accuracy(counts: Counts, images: Sequence[int] | None = None) -> float:
+def pixel_accuracy(counts: Counts, images: Indices | None = None) -> float:
     """Share of labelled pixels that are right."""
     tp, _, fn = totals(counts, images)
     labelled = int((tp + fn).sum())
     return float(tp.sum() / labelled) if labelled else math.nan
 
 
-def class_recall(counts: Counts, images: Sequence[int] | None = None) -> np.ndarray:
+def class_recall(counts: Counts, images: Indices | None = None) -> np.ndarray:
     """Share of each class's labelled pixels that are found, float64 `[k]`, NaN where absent."""
     tp, _, fn = totals(counts, images)
     return np.divide(tp, tp + fn, out=np.full(len(tp), np.nan), where=tp + fn > 0)
 
 
-def q(perturbed: Counts, clean: Counts, images: Sequence[int] | None = None, *, absent: str = "unlabelled") -> float:
+def q(perturbed: Counts, clean: Counts, images: Indices | None = None, *, absent: str = "unlabelled") -> float:
     """mIoU ratio perturbed / clean over the same images (Klingner et al. 2020; IoU ratio of Arnab et al. 2018).
 
     Raises:
@@ -185,7 +188,7 @@ def bootstrap(
 
 
 def resample(
-    counts: Counts, images: Sequence[int] | None = None, *, block: int = 15, draws: int = 1000, seed: int = 0
+    counts: Counts, images: Indices | None = None, *, block: int = 15, draws: int = 1000, seed: int = 0
 ) -> Counts:
     """The draws of `bootstrap` as counts: one row a draw, so that `image_miou` of it is the pooled mIoU of each draw.
 
