@@ -12,6 +12,7 @@ from robustseg import records
 from robustseg.networks import weights
 from robustseg.networks.adapters import adapt
 from robustseg.networks.enet import ENet
+from robustseg.networks.erfnet import ERFNet
 from robustseg.networks.weights import load, notes_of, read_state, save, zoo_files
 from robustseg.records import LabelSpace, LabelSpaceMismatch, RobustsegError, ShapeError
 from robustseg.registry import build
@@ -62,10 +63,11 @@ def test_half_precision_refuses_what_does_not_fit(network, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_own_classes_and_palette_come_back(images, tmp_path):
+def test_own_classes_and_palette_come_back(tmp_path):
     space = LabelSpace(("road", "car's"), ((1, 2, 3), (4, 5, 6)))
-    save(ENet(classes=space), tmp_path / "two.safetensors")
-    assert load(tmp_path / "two.safetensors").label_space == space
+    for network in (ENet(classes=space), ERFNet(classes=space, width=0.25)):
+        save(network, tmp_path / "two.safetensors")
+        assert load(tmp_path / "two.safetensors").label_space == space
 
 
 @pytest.mark.parametrize(

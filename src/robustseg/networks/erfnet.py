@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg.networks.classes import label_space
-from robustseg.records import LabelSpace
+from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.registry import network
 from robustseg.types import Images, Logits, Network
 
@@ -68,7 +67,7 @@ class ERFNet(Network):
     """ERFNet on images in [0, 1], any input size.
 
     Args:
-        classes: a label space or the name of a known one.
+        classes: a label space, the name of a known one, class names or their number.
         width: factor on every channel count; 1 is the paper, 2.1 million parameters.
         dropout: of the blocks after down2 and after down3.
 
@@ -76,10 +75,9 @@ class ERFNet(Network):
     Differs: sizes that are no multiple of 8 are padded by repeating the border, and the logits are cropped.
     """
 
-    def __init__(
-        self, *, classes: LabelSpace | str = "camvid", width: float = 1.0, dropout: tuple[float, float] = (0.03, 0.3)
-    ):
-        super().__init__(label_space(classes), f"erfnet(classes={classes!r}, width={width})")
+    def __init__(self, *, classes: Classes = "camvid", width: float = 1.0, dropout: tuple[float, float] = (0.03, 0.3)):
+        space = label_space(classes)
+        super().__init__(space, f"erfnet(classes={classes_text(space)}, width={width})")
         small, middle, large = (max(4, round(width * c)) for c in (16, 64, 128))
         self.down1 = Downsampler(3, small)
         self.down2 = Downsampler(small, middle)
