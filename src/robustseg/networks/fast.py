@@ -1,0 +1,184 @@
+"""The same function, faster: a frozen copy for attacks and measurements, where weights no longer change.
+
+Four changes, none of which moves a logit by more than rounding: batch normalisation is folded into the convolution
+before it; transposed convolutions with stride become ordinary ones whose channels are shuffled into pixels; ReLUs
+overwrite what nobody else reads; weights and activations lie channels-last. On two CPU cores with AVX-512 the first
+layers of ERFNet alone gain a factor of six from the last.
+"""
+
+import copy
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from robustseg.types import Images, Logits, Network
+
+_RELUS = (torch.relu, F.relu, torch.Tensor.relu)
+
+
+def fast(network: Network) -> Network:
+    """A frozen copy of a network that computes the same logits faster, in evaluation mode.
+
+    Args:
+        network: left as it was. One that cannot be traced, draws at random or answers softly is copied channels-last
+            and otherwise as it is.
+
+    Returns:
+        A network with the same label space, spec, features and, up to rounding, logits and input gradients.
+    """
+    frozen = copy.deepcopy(network).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    own = (getattr(type(network), name) is getattr(Network, name) for name in ("draw", "soft", "predict"))
+    graph = _traced(frozen) if all(own) else None
+    if graph is None:
+        return frozen
+    _fold_norms(graph)
+    _shuffle_transposed(graph)
+    _relu_in_place(graph)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return _Fast(frozen, graph.to(memory_format=torch.channels_last))
+
+
+class _Fast(Network):
+    def __init__(self, network: Network, graph: fx.GraphModule):
+        super().__init__(network.label_space, network.spec)
+        self.network, self.graph = network, graph
+        self.eval()
+
+    def forward(self, images: Images) -> Logits:
+        return self.graph(images.contiguous(memory_format=torch.channels_last))
+
+    def features(self, images: Images) -> dict[str, Tensor]:
+        return self.network.features(images)
+
+    def train(self, mode: bool = True) -> "_Fast":
+        # Folded weights know only evaluation.
+        return super().train(False)
+
+
+def _traced(network: Network) -> fx.GraphModule | None:
+    try:
+        return fx.symbolic_trace(network)
+    except Exception:  # whatever a foreign forward does with a proxy
+        return None
+
+
+def _fold_norms(graph: fx.GraphModule) -> None:
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        norm, before = _module(node, modules), node.args[0] if node.args else None
+        convolution = _module(before, modules)
+        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, (nn.Conv2d, nn.ConvTranspose2d)):
+            continue
+        shared = sum(n.target == before.target for n in graph.graph.nodes if n.op == "call_module") > 1
+        transposed = isinstance(convolution, nn.ConvTranspose2d)
+        if shared or len(before.users) > 1 or norm.running_mean is None or (transposed and convolution.groups > 1):
+            continue
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+            transpose=transposed,
+        )
+        convolution.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        convolution.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        node.replace_all_uses_with(before)
+        graph.graph.erase_node(node)
+
+
+def _shuffle_transposed(graph: fx.GraphModule) -> None:
+    for name, module in list(graph.named_modules()):
+        if isinstance(module, nn.ConvTranspose2d) and Subpixel.fits(module):
+            graph.set_submodule(name, Subpixel(module))
+
+
+class Subpixel(nn.Module):
+    """A transposed convolution of stride s as an ordinary one with s * s times the channels, shuffled into pixels.
+
+    Output pixel `o` of one axis reads input pixel `(o + padding - k) / stride` for every tap k that divides evenly, so
+    each of the s phases `o mod s` is an ordinary convolution with a part of the taps.
+    """
+
+    def __init__(self, module: nn.ConvTranspose2d):
+        super().__init__()
+        self.stride = module.stride[0]
+        offsets = [_reach(module, axis) for axis in (0, 1)]
+        (top, bottom), (left, right) = offsets
+        self.pad = (left, right, top, bottom)
+        inputs, outputs, *_ = module.weight.shape
+        shape = (outputs, self.stride, self.stride, inputs, top + bottom + 1, left + right + 1)
+        weight = module.weight.new_zeros(shape)
+        for row in range(module.kernel_size[0]):
+            for column in range(module.kernel_size[1]):
+                (p, y), (q, x) = (_phase(module, axis, tap) for axis, tap in ((0, row), (1, column)))
+                weight[:, p, q, :, y + top, x + left] = module.weight[:, :, row, column].detach().T
+        self.weight = nn.Parameter(weight.reshape(-1, inputs, *shape[-2:]), requires_grad=False)
+        bias = module.bias if module.bias is not None else module.weight.new_zeros(outputs)
+        self.bias = nn.Parameter(bias.detach().repeat_interleave(self.stride**2), requires_grad=False)
+
+    @staticmethod
+    def fits(module: nn.ConvTranspose2d) -> bool:
+        """Whether the output is exactly `stride` times the input, along both axes alike."""
+        s = module.stride[0]
+        sizes = zip(module.padding, module.kernel_size, module.output_padding, strict=True)
+        return (
+            module.stride == (s, s)
+            and s > 1
+            and module.groups == 1
+            and module.dilation == (1, 1)
+            and all(k - 2 * int(p) + o == s for p, k, o in sizes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, h, w] -> [b, k, s h, s w]`."""
+        if any(self.pad):
+            x = F.pad(x, self.pad)
+        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias), self.stride)
+
+
+def _phase(module: nn.ConvTranspose2d, axis: int, tap: int) -> tuple[int, int]:
+    # o = stride * i - padding + tap: the phase of o, and where i lies relative to o // stride.
+    quotient, phase = divmod(tap - int(module.padding[axis]), module.stride[axis])
+    return phase, -quotient
+
+
+def _reach(module: nn.ConvTranspose2d, axis: int) -> tuple[int, int]:
+    offsets = [_phase(module, axis, tap)[1] for tap in range(module.kernel_size[axis])]
+    return max(0, -min(offsets)), max(0, max(offsets))
+
+
+def _relu_in_place(graph: fx.GraphModule) -> None:
+    modules = dict(graph.named_modules())
+    # A ReLU may overwrite what only it reads and whose own backward does not need it.
+    for node in graph.graph.nodes:
+        is_relu = (node.op == "call_method" and node.target == "relu") or node.target in _RELUS
+        module = _module(node, modules)
+        if not (is_relu or isinstance(module, nn.ReLU)):
+            continue
+        before = node.args[0]
+        if len(before.users) > 1 or not _forgets_its_output(before, modules):
+            continue
+        with graph.graph.inserting_before(node):
+            replacement = graph.graph.call_function(torch.relu_, (before,))
+        node.replace_all_uses_with(replacement)
+        graph.graph.erase_node(node)
+
+
+def _forgets_its_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    module = _module(node, modules)
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, Subpixel)):
+        return True
+    return node.target in (operator.add, torch.add)
+
+
+def _module(node: Any, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules.get(str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None

@@ -1,0 +1,92 @@
+"""The fast copy computes the same function."""
+
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+
+from robustseg.losses import cross_entropy
+from robustseg.networks.erfnet import ERFNet
+from robustseg.networks.fast import Subpixel, _Fast, fast
+from robustseg.testing import PixelNetwork, SmallNetwork, check_network, label_space
+
+
+@pytest.fixture
+def untyped():
+    """Symbolic tracing passes proxies for tensors, which the type checks of the test run refuse."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _shake(network):
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return network.double()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [_shake(ERFNet(classes=label_space(5), width=0.25)), _shake(SmallNetwork()), PixelNetwork()],
+    ids=["erfnet", "small", "pixel"],
+)
+@pytest.mark.parametrize("size", [(32, 48), (33, 51)])
+def test_same_logits_and_gradient(network, size, untyped):
+    network.train()
+    quick = fast(network)
+    assert isinstance(quick, _Fast)
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    network.eval()
+    images = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(4, (2, *size))
+    torch.testing.assert_close(quick(images), network(images))
+    pairs = [torch.autograd.grad(cross_entropy(n, images, labels).sum(), images)[0] for n in (quick, network)]
+    torch.testing.assert_close(*pairs)
+
+
+def test_a_fast_network_is_a_network(untyped):
+    check_network(fast(ERFNet(classes=label_space(5), width=0.25)))
+
+
+def test_nothing_slow_is_left(untyped):
+    quick = fast(ERFNet(classes=label_space(5), width=0.25))
+    kinds = [type(m) for m in quick.graph.modules()]
+    assert nn.ConvTranspose2d not in kinds
+    assert kinds.count(nn.BatchNorm2d) == 3  # behind the concatenations of the downsamplers
+
+
+class _Branching(PixelNetwork):
+    def forward(self, images):
+        return super().forward(images) if images.sum() > 0 else super().forward(images) * 2
+
+
+def test_a_network_that_cannot_be_traced_is_copied(untyped):
+    network = _Branching()
+    quick = fast(network)
+    assert type(quick) is _Branching
+    assert quick is not network
+    images = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(quick(images), network(images))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "output_padding"),
+    [(2, 2, 0, 0), (3, 2, 1, 1), (4, 2, 1, 0), (5, 3, 1, 0), (6, 4, 1, 0), (1, 2, 0, 1)],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_subpixel_equals_transposed_convolution(kernel, stride, padding, output_padding, bias):
+    module = nn.ConvTranspose2d(3, 4, kernel, stride, padding, output_padding, bias=bias).double()
+    assert Subpixel.fits(module)
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(Subpixel(module)(x), module(x))
+
+
+def test_a_transposed_convolution_of_another_size_is_left_alone():
+    assert not Subpixel.fits(nn.ConvTranspose2d(3, 4, 3, stride=2))
+    assert not Subpixel.fits(nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2))
