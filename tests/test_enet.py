@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from robustseg.metrics import count, miou, pixel_accuracy
+from robustseg.networks.adapters import adapt, guess_input
 from robustseg.networks.enet import ENet, own_names
 from robustseg.records import ShapeError
 from robustseg.registry import build
 from robustseg.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.types import frozen
+from robustseg.types import Sample, frozen
 
 
 def test_has_the_size_of_the_paper():
@@ -115,6 +116,15 @@ def test_foreign_weights_give_their_published_figures(foreign):
     assert pixel_accuracy(counts) == pytest.approx(0.964, abs=0.005)
     assert (counts.confusion.sum(1) > 0).sum() == 16
     assert 0 < counts.confusion[:, -1].sum() < 1e-3 * counts.confusion.sum(), "predicted void is counted as other"
+
+
+@pytest.mark.slow
+def test_labels_tell_how_the_foreign_network_wants_its_images(foreign):
+    network, images, labels = foreign
+    samples = [Sample(images[i], torch.from_numpy(labels[i]), f"aachen_{i}") for i in (0, 5)]
+    guesses = guess_input(adapt(network, label_space=CITYSCAPES, others=1, bgr=True), samples)
+    assert guesses[0].name == "RGB in [0, 1]"
+    assert guesses[0].expects.text == "others=1"
 
 
 @pytest.mark.slow

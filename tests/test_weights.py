@@ -187,6 +187,9 @@ def test_tensors_and_classes_must_fit(network, tmp_path):
     save_file(tensors, tmp_path / "b.safetensors", {**metadata, "architecture": "enet(classes='camvid', others=1)"})
     with pytest.raises(ShapeError, match=r"'classifier.weight' of shape \(16, 12, 3, 3\), got \(16, 11, 3, 3\)"):
         load(tmp_path / "b.safetensors")
+    save_file(tensors, tmp_path / "b.safetensors", {**metadata, "names": "['sky'"})
+    with pytest.raises(RobustsegError, match=r"names, palette and architecture in the metadata of"):
+        load(tmp_path / "b.safetensors")
     del tensors["classifier.weight"]
     save_file(tensors, tmp_path / "b.safetensors", metadata)
     with pytest.raises(ShapeError, match=r"got 1 missing \('classifier.weight', …\)"):

@@ -106,10 +106,16 @@ def load(path: str | Path) -> Network:
             f"expected a network of format '{FORMAT}' in '{path}', got {metadata.get('format')!r}; try naming the "
             "architecture: enet(weights='…') or module('package:function', weights='…')"
         )
-    space = LabelSpace.from_json({key: json.loads(metadata[key]) for key in ("names", "palette")})
-    _require_harmless(metadata["architecture"], path)
-    built: Network = registry.build("network", metadata["architecture"])
-    space.require_same(built.label_space, mine=f"'{path}'", theirs=metadata["architecture"])
+    try:
+        space = LabelSpace.from_json({key: json.loads(metadata[key]) for key in ("names", "palette")})
+        architecture = metadata["architecture"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise RobustsegError(
+            f"expected names, palette and architecture in the metadata of '{path}', got {error!r}; try a fresh copy"
+        ) from error
+    _require_harmless(architecture, path)
+    built: Network = registry.build("network", architecture)
+    space.require_same(built.label_space, mine=f"'{path}'", theirs=architecture)
     built.label_space = space
     load_state(built, read_state(path), path)
     built.architecture = built.spec
