@@ -1,0 +1,487 @@
+"""Measure networks under a perturbation: images in, records out.
+
+One pass over the data, one batch in memory. A run with a folder appends what it counted batch by batch and goes on
+where it was cut, over the same batches, to the same counts bit for bit on a CPU.
+
+Flags that every record carries, looked at on the first batch of each target (False: looked at and fine):
+
+* `random_output`: the same images gave other logits the second time; a gradient then needs averaging over draws.
+* `probabilities`: the outputs are probabilities instead of logits; their cross-entropy gradient vanishes early.
+* `not_finite`: some logits are NaN or infinite.
+* `zero_gradients`: the share of image values whose loss gradient is exactly 0, where above 5 %: an attack that follows
+  gradients is then weaker than it looks. True where no gradient flows at all.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import robustseg
+from robustseg import metrics
+from robustseg.data.views import batches
+from robustseg.losses import cross_entropy
+from robustseg.panels import Panel, quantised, save_panel
+from robustseg.records import (
+    IGNORE,
+    Counts,
+    Record,
+    RobustsegError,
+    ShapeError,
+    append_line,
+    read_lines,
+    read_records,
+    write_whole,
+)
+from robustseg.summary import clean_of, summary, worst_images
+from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
+
+PRECISIONS = ("float32", "float64", "bfloat16")
+
+
+class Progress(NamedTuple):
+    """Where a pass over the data stands: which perturbation, and images done of all."""
+
+    perturbation: str
+    source: str
+    done: int
+    total: int
+
+
+class Cost(NamedTuple):
+    """What one perturbation will take: passes of one image each, seconds, and the most memory so far in bytes."""
+
+    perturbation: str
+    source: str
+    forwards: int
+    backwards: int
+    seconds: float
+    memory: int
+
+
+class Clean:
+    """The perturbation that changes nothing."""
+
+    spec = "clean"
+
+    def __call__(self, network: Network, images: Tensor, labels: Tensor, *, rng: ImageRng) -> Tensor:
+        """The images themselves."""
+        return images
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """What decides the numbers of a run besides network, data and perturbation.
+
+    Args:
+        seed: of every draw.
+        batch_size: the most images at a time.
+        precision: of the perturbation's passes: `float32`, `float64` (all passes), or `bfloat16` (autocast while
+            perturbing; what is counted always comes from a float32 pass).
+    """
+
+    seed: int = 0
+    batch_size: int = 4
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise RobustsegError(f"expected a precision of {', '.join(PRECISIONS)}, got '{self.precision}'")
+        if self.batch_size < 1:
+            raise RobustsegError(f"expected at least one image a batch, got {self.batch_size}; try --batch-size 4")
+
+
+@overload
+def evaluate(networks: Network, data: Dataset, perturbation: Perturbation | None = ..., source: Network | None = ..., **options: Any) -> Record: ...  # fmt: skip
+@overload
+def evaluate(networks: Sequence[Network], data: Dataset, perturbation: Perturbation | None = ..., source: Network | None = ..., **options: Any) -> list[Record]: ...  # fmt: skip
+
+
+def evaluate(
+    networks: Network | Sequence[Network],
+    data: Dataset,
+    perturbation: Perturbation | None = None,
+    source: Network | None = None,
+    *,
+    conditions: Conditions | None = None,
+    folder: str | Path | None = None,
+    panels: int = 2,
+    on_batch: Callable[[Progress], None] = lambda progress: None,
+) -> Record | list[Record]:
+    """Perturb the images once against a source network and measure every listed network on them.
+
+    Args:
+        networks: one network (gives one record) or several (a list, in order), on the device to use.
+        data: labelled images in the networks' label space; read one batch at a time.
+        perturbation: what moves the images; None measures them as they are.
+        source: the network that the perturbation sees; None: each network is its own source.
+        conditions: seed, batch size and precision.
+        folder: appends to `records.jsonl` and rewrites `summary.json` there; what is recorded already is not run
+            again, and a cut run goes on. None keeps nothing.
+        panels: how many of the images that lose most are kept as pictures in the folder.
+        on_batch: called after every batch.
+
+    Returns:
+        One `Record` a network.
+
+    Raises:
+        LabelSpaceMismatch: a network and the data do not speak of the same classes.
+        RobustsegError: the data is empty, or the perturbation gave something that is no image.
+    """
+    listed = [networks] if isinstance(networks, Network) else list(networks)
+    jobs = _jobs(listed, data, perturbation, source, conditions or Conditions())
+    records: dict[int, Record] = {}
+    for job in jobs:
+        done = _run(job, None if folder is None else Path(folder), panels, on_batch)
+        records.update((id(target), record) for target, record in zip(job.targets, done, strict=True))
+    result = [records[id(network)] for network in listed]
+    return result[0] if isinstance(networks, Network) else result
+
+
+def plan(
+    networks: Sequence[Network],
+    data: Dataset,
+    perturbation: Perturbation | None = None,
+    source: Network | None = None,
+    *,
+    conditions: Conditions | None = None,
+) -> list[Cost]:
+    """What `evaluate` would take, from its first batch, run and thrown away; one `Cost` a source."""
+    costs = []
+    for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
+        batch = next(batches(data, job.conditions.batch_size))
+        with counted(job.networks) as passes:
+            start = time.perf_counter()
+            _measure(job, batch)
+            seconds = time.perf_counter() - start
+        factor = len(data) / len(batch.ids)
+        forwards, backwards = (round(n * factor) for n in (passes.forwards, passes.backwards))
+        costs.append(Cost(job.perturbation.spec, job.source.spec, forwards, backwards, seconds * factor, _memory()))
+    return costs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One pass over the data: one source, its targets, one perturbation."""
+
+    source: Network
+    targets: tuple[Network, ...]
+    data: Dataset
+    perturbation: Perturbation
+    conditions: Conditions
+
+    @property
+    def networks(self) -> list[Network]:
+        return list({id(n): n for n in (self.source, *self.targets)}.values())
+
+    def header(self, target: Network) -> dict[str, Any]:
+        """The fields of a record that are known before the run, and by which a finished one is found again."""
+        size = getattr(self.data, "size", None)
+        files = [f for thing in (*self.networks, self.data, self.perturbation) for f in getattr(thing, "files", ())]
+        return {
+            "network": target.spec,
+            "source": self.source.spec,
+            "data": self.data.spec,
+            "perturbation": self.perturbation.spec,
+            "label_space": self.data.label_space,
+            "files": {str(file): _sha256(str(file)) for file in files},
+            "size": size,
+            **dataclasses.asdict(self.conditions),
+        }
+
+    def key(self) -> str:
+        """The name of the job's progress file."""
+        headers = [{**self.header(t), "label_space": self.data.label_space.names} for t in self.targets]
+        return hashlib.sha256(json.dumps([headers, list(self.data.ids)]).encode()).hexdigest()[:16]
+
+
+def _jobs(
+    networks: Sequence[Network],
+    data: Dataset,
+    perturbation: Perturbation | None,
+    source: Network | None,
+    conditions: Conditions,
+) -> list[_Job]:
+    if not networks or not len(data):
+        raise RobustsegError(f"expected at least one network and one image, got {len(networks)} and {len(data)}")
+    for network in [*networks, *([source] if source else [])]:
+        network.label_space.require_same(data.label_space, mine=network.spec, theirs=data.spec)
+    perturbation = perturbation or Clean()
+    if conditions.precision == "float64":
+        doubled = {id(n): copy.deepcopy(n).double() for n in [*networks, *([source] if source else [])]}
+        networks, source = [doubled[id(n)] for n in networks], source and doubled[id(source)]
+    if isinstance(perturbation, Clean):
+        source = None
+    if source is not None:
+        return [_Job(source, tuple(networks), data, perturbation, conditions)]
+    return [_Job(network, (network,), data, perturbation, conditions) for network in networks]
+
+
+def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
+    found = [_recorded(job, target, folder) for target in job.targets]
+    if all(found):
+        return [record for record in found if record]
+    progress = folder and _open_progress(folder, job)
+    parts = [_Part.from_json(line) for line in read_lines(progress)] if progress and progress.is_file() else []
+    done = sum(len(part.counts[0].ids) for part in parts)
+    flags = [_flags(target, job.data, job.conditions) for target in job.targets]
+    for batch in batches(job.data, job.conditions.batch_size, start=done):
+        part = _measure(job, batch)
+        if progress:
+            append_line(progress, part.to_json())
+        parts.append(part)
+        done += len(batch.ids)
+        on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
+    records = [_record(job, index, parts, flags[index]) for index in range(len(job.targets))]
+    if folder and progress:
+        for record, known in zip(records, found, strict=True):
+            if known is None:
+                append_line(folder / "records.jsonl", record.to_json())
+        progress.unlink()
+        everything = read_records(folder)
+        write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
+        _keep_panels(job, records, everything, folder / "panels", panels)
+    return records
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What one batch gave: counts and scores a target, and what it cost."""
+
+    counts: list[Counts]
+    scores: list[dict[str, list[float]]]
+    seconds: float
+    forwards: int
+    backwards: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "counts": [c.to_json() for c in self.counts]}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "_Part":
+        return cls(**{**data, "counts": [Counts.from_json(c) for c in data["counts"]]})
+
+
+def _measure(job: _Job, batch: Batch) -> _Part:
+    """Perturb one batch and count every target on it."""
+    start = time.perf_counter()
+    device = _device(job.source)
+    batch = batch.to(device)
+    dtype = torch.float64 if job.conditions.precision == "float64" else torch.float32
+    images = batch.images.to(dtype)
+    with frozen(*job.networks), counted(job.networks) as passes:
+        perturbed = _perturb(job, images, batch)
+        counts, scores = [], []
+        for target in job.targets:
+            before = _predict(target, images)
+            after = before if perturbed is images else _predict(target, perturbed)
+            labels = batch.labels.cpu().numpy()
+            counts.append(metrics.count(labels, after, batch.ids, len(job.data.label_space)))
+            scores.append({**_distances(perturbed, images), "agreement": _agreement(labels, before, after)})
+    return _Part(counts, scores, time.perf_counter() - start, passes.forwards, passes.backwards)
+
+
+def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
+    rng = ImageRng(job.conditions.seed, batch.ids)
+    low = torch.autocast(images.device.type, torch.bfloat16) if job.conditions.precision == "bfloat16" else nullcontext()
+    with low:
+        perturbed = job.perturbation(job.source, images, batch.labels, rng=rng)
+    if perturbed.shape != images.shape or perturbed.dtype != images.dtype:
+        raise ShapeError(
+            f"expected {images.dtype} images {tuple(images.shape)} from {job.perturbation.spec}, "
+            f"got {perturbed.dtype} {tuple(perturbed.shape)}; try robustseg.testing.check_perturbation on it"
+        )
+    if not torch.isfinite(perturbed).all():
+        raise RobustsegError(f"expected finite images from {job.perturbation.spec}, got NaN or infinity")
+    return perturbed
+
+
+def _predict(network: Network, images: Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        predictions = network.predict(images.to(_device(network)))
+    if predictions.shape != (len(images), *images.shape[-2:]):
+        raise ShapeError(
+            f"expected predictions {(len(images), *images.shape[-2:])} of {network.spec}, "
+            f"got {tuple(predictions.shape)}; try robustseg.adapt, which brings logits to the input size"
+        )
+    return predictions.cpu().numpy()
+
+
+def _distances(perturbed: Tensor, images: Tensor) -> dict[str, list[float]]:
+    change = (perturbed - images).double().flatten(1)
+    return {"rms": change.square().mean(1).sqrt().tolist(), "linf": change.abs().amax(1).tolist()}
+
+
+def _agreement(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> list[float]:
+    """Share of the labelled pixels of each image that keep their prediction; NaN where none is labelled."""
+    valid = labels != IGNORE
+    return [float((b == a)[v].mean()) if v.any() else float("nan") for v, b, a in zip(valid, before, after, strict=True)]
+
+
+def _record(job: _Job, index: int, parts: list[_Part], flags: dict[str, Any]) -> Record:
+    counts = Counts.empty(len(job.data.label_space))
+    scores: dict[str, list[float]] = {}
+    for part in parts:
+        counts += part.counts[index]
+        for name, values in part.scores[index].items():
+            scores.setdefault(name, []).extend(float("nan") if v is None else v for v in values)
+    return Record(
+        counts=counts,
+        scores=scores,
+        flags=flags,
+        device=_device_name(_device(job.source)),
+        versions={"robustseg": robustseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        commit=_commit(),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=sum(part.seconds for part in parts),
+        forwards=sum(part.forwards for part in parts),
+        backwards=sum(part.backwards for part in parts),
+        **job.header(job.targets[index]),
+    )
+
+
+def _recorded(job: _Job, target: Network, folder: Path | None) -> Record | None:
+    """The finished record of this job and target in the folder, if it is there."""
+    if folder is None or not (folder / "records.jsonl").is_file():
+        return None
+    wanted = job.header(target)
+    for line in read_lines(folder / "records.jsonl"):
+        record = Record.from_json(line)
+        same = all(getattr(record, name) == value for name, value in wanted.items())
+        if same and record.ids == tuple(job.data.ids):
+            return record
+    return None
+
+
+def _open_progress(folder: Path, job: _Job) -> Path:
+    path = folder / "progress" / f"{job.key()}.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
+    return path
+
+
+def _keep_panels(job: _Job, records: list[Record], everything: list[Record], folder: Path, number: int) -> None:
+    """Perturb the images that lost most once more, and keep what they look like."""
+    if isinstance(job.perturbation, Clean):
+        return
+    for target, record in zip(job.targets, records, strict=True):
+        clean = clean_of(record, everything)
+        for drop in worst_images(record, clean, number) if clean else []:
+            batch = Batch.of([job.data[drop.position]]).to(_device(job.source))
+            images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
+            with frozen(*job.networks):
+                perturbed = _perturb(job, images, batch)
+                before, after = _predict(target, images), _predict(target, perturbed)
+            pictures = [quantised(i[0].float().cpu().numpy()) for i in (images, perturbed)]
+            maps = [m.astype(np.uint8) for m in (batch.labels[0].cpu().numpy(), before[0], after[0])]
+            texts = (drop.id, record.network, record.data, record.perturbation)
+            name = hashlib.sha256("|".join((*texts, record.source)).encode()).hexdigest()[:16]
+            save_panel(folder, name, Panel(*texts, record.label_space, *pictures, *maps))
+
+
+class Passes:
+    """How many images went through the networks, forward and back."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+        self.backwards = 0
+
+
+@contextmanager
+def counted(networks: Sequence[Network]) -> Iterator[Passes]:
+    """Count the passes of each network within, one for each image."""
+    passes = Passes()
+
+    def backward(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
+
+    def forward(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
+        passes.forwards += len(output)
+        if output.requires_grad:
+            output.register_hook(backward)
+
+    handles = [network.register_forward_hook(forward) for network in networks]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str, Any]:
+    """Look at one network on one image; see the head of this file."""
+    batch = next(batches(data, 1)).to(_device(network))
+    images = batch.images.to(torch.float64 if conditions.precision == "float64" else torch.float32)
+    with frozen(network):
+        with torch.no_grad():
+            first, second = network(images), network(images)
+        scale = first.abs().amax().clamp_min(1e-12)
+        sums = first.sum(1)
+        probabilities = bool(first.min() >= 0 and first.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))  # fmt: skip
+        return {
+            "random_output": bool((first - second).abs().amax() > 1e-4 * scale),
+            "probabilities": probabilities,
+            "not_finite": not bool(torch.isfinite(first).all()),
+            "zero_gradients": _zero_gradients(network, images, batch.labels),
+        }
+
+
+def _zero_gradients(network: Network, images: Tensor, labels: Tensor) -> float | bool:
+    leaf = images.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        loss = cross_entropy(network, leaf, labels).sum()
+    if not loss.requires_grad:
+        return True
+    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+    if gradient is None:
+        return True
+    share = float((gradient == 0).double().mean())
+    return share if share > 0.05 else False
+
+
+def _device(network: Network) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def _memory() -> int:
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, with '+' where it has changes; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
