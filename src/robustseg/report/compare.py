@@ -69,6 +69,10 @@ def compare(
     Records pair by data, perturbation, size and source; networks may differ, but where a run has several networks
     under one perturbation they pair by name. What only b measured is left out: a check against an older run goes on.
 
+    Take at least eight blocks of images: with fewer the interval comes out too narrow. On made-up independent images
+    chance alone was called worse in 2 to 3 of 100 comparisons of 120 or 233 images, as it should be, but in 9 of 100
+    of 40 images.
+
     Args:
         records_a: the run to compare with. records_b: the run that may be worse.
         block: frames a block. draws: bootstrap samples. level: of confidence. absent: see `robustseg.metrics`.
