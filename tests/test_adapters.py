@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Input, adapt, check_against, guess_input, logits_of
-from robustseg.networks.classes import classes_text, label_space
 from robustseg.records import LabelSpaceMismatch, MissingExtra, RobustsegError, ShapeError, SpecError
 from robustseg.registry import build
-from robustseg.spaces import CAMVID, CITYSCAPES
+from robustseg.spaces import CAMVID, CITYSCAPES, classes_text, label_space
 from robustseg.types import Sample
 
 COLOURS = label_space(("red", "green", "blue"))

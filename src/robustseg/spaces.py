@@ -1,6 +1,15 @@
-"""The label spaces that many data sets and networks share, with the palettes that their authors publish. No torch."""
+"""The label spaces that many data sets and networks share, and how a spec names one. No torch.
 
-from robustseg.records import LabelSpace
+The palettes are those that the authors of the data publish.
+"""
+
+import colorsys
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustseg.records import LabelSpace, SpecError
 
 CAMVID = LabelSpace(
     ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
@@ -71,3 +80,75 @@ CITYSCAPES_TRAIN_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9,
     23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
 }  # fmt: skip
+
+KNOWN = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "streets": CAMVID}
+"""The label spaces that a spec may name; `streets` renders CamVid's classes."""
+
+Classes = LabelSpace | str | int | Sequence[str]
+"""What `label_space` reads: a label space, the name of a known one, a file of class names, class names or their number."""
+
+
+def label_space(classes: Classes) -> LabelSpace:
+    """The label space that `classes` means.
+
+    Args:
+        classes: a label space (returned as it is), the name of a known one (`'camvid'`), the path of a file that lists
+            class names (`.txt`: one a line; `.json`: a list of names, or an object with `names` and perhaps
+            `palette`), class names in train-id order, or their number. Names of a known one get its palette, others
+            evenly spread colours.
+
+    Raises:
+        SpecError: the name is unknown, the file holds no class list, or `classes` is none of these.
+    """
+    if isinstance(classes, LabelSpace):
+        return classes
+    if isinstance(classes, str) and Path(classes).suffix in (".txt", ".json"):
+        classes = _listed(Path(classes))
+        if isinstance(classes, LabelSpace):
+            return classes
+    if isinstance(classes, str):
+        if classes not in KNOWN:
+            near = difflib.get_close_matches(classes.lower(), KNOWN, n=2, cutoff=0.5) or KNOWN
+            raise SpecError(
+                f"expected a known label space, got '{classes}'; try {', '.join(near)}, or a list of class names"
+            )
+        return KNOWN[classes]
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        classes = tuple(f"class {i}" for i in range(classes))
+    if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
+        raise SpecError(
+            f"expected class names or their number, got {classes!r}; try classes='camvid' or ('road', 'car')"
+        )
+    known = next((space for space in KNOWN.values() if space.names == tuple(classes)), None)
+    return known or LabelSpace(tuple(classes), tuple(_colour(i) for i in range(len(classes))))
+
+
+def classes_text(space: LabelSpace) -> str:
+    """What a spec says for a label space, so that `label_space` gives its classes back: `'camvid'` or the names."""
+    return next((repr(name) for name, known in KNOWN.items() if known.names == space.names), repr(space.names))
+
+
+def _listed(path: Path) -> LabelSpace | tuple[str, ...]:
+    """What a file of class names says."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        listed = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
+        palette = listed.get("palette") if isinstance(listed, dict) else None
+        names = listed["names"] if isinstance(listed, dict) else listed
+        names = tuple(name for name in names if name)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("no list of names")
+        return LabelSpace.from_json({"names": names, "palette": palette}) if palette else names
+    except FileNotFoundError as error:
+        raise SpecError(f"expected a class list at '{path}', got no such file; try classes=('road', 'car')") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            f"expected one class name a line, or JSON with a list of names, in '{path}', got '{error}'; "
+            "try a text file with one name a line"
+        ) from error
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    # Steps of the golden ratio around the colour circle keep neighbours apart, however many classes there are.
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, (0.95, 0.7)[index % 2])
+    return round(red * 255), round(green * 255), round(blue * 255)

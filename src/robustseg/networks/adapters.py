@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustseg.metrics import count, miou
-from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.networks.weights import load_state, read_state
 from robustseg.records import Counts, LabelSpace, LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
 from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
 from robustseg.types import Images, Logits, Network, Sample, frozen
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

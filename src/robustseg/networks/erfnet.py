@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
 from robustseg.types import Images, Logits, Network
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.records import MissingExtra, SpecError
 from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("smp")

@@ -3,9 +3,9 @@
 import difflib
 
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.records import SpecError
 from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("torchvision")

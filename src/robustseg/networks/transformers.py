@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.networks.classes import Classes, classes_text, label_space
 from robustseg.records import LabelSpaceMismatch, MissingExtra, RobustsegError, SpecError
 from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("transformers")
