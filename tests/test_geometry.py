@@ -19,14 +19,17 @@ def shift(x=0.0, y=0.0, z=0.0):
 
 def test_convention_axes_x_right_y_down_z_forward():
     points = back_project(torch.full((1, 24, 32), 2.0), K)[0]
-    assert (points[0, :, -1] > 0).all() and (points[0, :, 0] < 0).all()
-    assert (points[1, -1] > 0).all() and (points[1, 0] < 0).all()
+    assert (points[0, :, -1] > 0).all()
+    assert (points[0, :, 0] < 0).all()
+    assert (points[1, -1] > 0).all()
+    assert (points[1, 0] < 0).all()
     assert (points[2] == 2).all()
 
 
 def test_convention_pixel_centres_are_integers():
     grid = pixel_grid(2, 3, torch.zeros(1))
-    assert grid[:, 0, 0].tolist() == [0, 0] and grid[:, 1, 2].tolist() == [2, 1]
+    assert grid[:, 0, 0].tolist() == [0, 0]
+    assert grid[:, 1, 2].tolist() == [2, 1]
     images = torch.rand(1, 3, 24, 32)
     same = warp(images, torch.full((1, 24, 32), 3.0), torch.eye(4)[None], K)
     inner = same.valid[0, 1:-1, 1:-1]
