@@ -202,13 +202,10 @@ def resample(
         `Counts` with `draws` rows, or none where there are fewer than two blocks of images.
     """
     index = np.arange(len(counts.ids)) if images is None else np.asarray(images, np.int64)
-    chosen = _drawn(tuple(counts.ids[i] for i in index), block, draws, seed)
-    times = np.zeros((len(chosen), len(index)), np.float64)
-    for row, picks in zip(times, chosen, strict=True):
-        row += np.bincount(picks, minlength=len(index))
+    times = _times(tuple(counts.ids[i] for i in index), block, draws, seed)
     # float64 products of whole numbers are exact up to 2^53 pixels, and much faster than int64 ones
     tp, fp, fn = ((times @ a[index].astype(np.float64)).astype(np.int64) for a in (counts.tp, counts.fp, counts.fn))
-    names = tuple(f"draw_{i}" for i in range(len(chosen)))
+    names = tuple(f"draw_{i}" for i in range(len(times)))
     return Counts(names, np.zeros_like(counts.confusion), tp, fp, fn)
 
 
@@ -225,7 +222,18 @@ def _quantiles(samples: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
+def _times(ids: tuple[str, ...], block: int, draws: int, seed: int) -> np.ndarray:
+    """How often each draw takes each image, float64 `[draws, n]`."""
+    times = np.zeros((draws, len(ids)), np.float64)
+    chosen = _drawn(ids, block, draws, seed)
+    for row, picks in zip(times, chosen, strict=False):
+        row += np.bincount(picks, minlength=len(ids))
+    times.flags.writeable = False
+    return times[: len(chosen)]
+
+
+@functools.lru_cache(maxsize=8)
 def _drawn(ids: tuple[str, ...], block: int, draws: int, seed: int) -> np.ndarray:
     """Image indices of each draw, `[draws, n]`; no draws where there are fewer than two blocks."""
     if len(ids) < 2 * block:

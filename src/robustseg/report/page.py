@@ -316,11 +316,12 @@ def _table(table: tables.Table, group: tables.Group, *, short: bool = False) -> 
     for row in table.rows:
         start = table.head[0] == "network" and row[0].text != before
         before = row[0].text
-        kind = "total" if row[0].look == "total" else "start" if start else ""
+        mark = "total" if row[0].look == "total" else "start" if start else ""
         cells = "".join(_cell(cell, i < table.texts, group) for i, cell in enumerate(row))
-        rows.append(f"<tr{f' class={kind}' if kind else ''}>{cells}</tr>")
+        rows.append(f"<tr{f' class={mark}' if mark else ''}>{cells}</tr>")
+    kind = "short" if short else "whole" if len(rows) <= 25 else "wide" if len(table.head) > 8 else ""
     return (
-        f'<div class="scroll{" short" if short else " whole" if len(rows) <= 25 else ""}"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll {kind}" tabindex="0"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
