@@ -14,6 +14,7 @@ Flags that every record carries, looked at on the first batch of each target (Fa
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import platform
@@ -34,6 +35,7 @@ import robustseg
 from robustseg import metrics
 from robustseg.data.views import batches
 from robustseg.losses import cross_entropy
+from robustseg.networks.fast import fast
 from robustseg.panels import Panel, quantised, save_panel
 from robustseg.records import (
     IGNORE,
@@ -163,17 +165,16 @@ def plan(
     costs = []
     for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
         batch = next(batches(data, job.conditions.batch_size))
-        with counted(job.networks) as passes:
-            start = time.perf_counter()
-            _measure(job, batch)
-            seconds = time.perf_counter() - start
+        part = _measure(job, batch)
         factor = len(data) / len(batch.ids)
-        forwards, backwards = (round(n * factor) for n in (passes.forwards, passes.backwards))
-        costs.append(Cost(job.perturbation.spec, job.source.spec, forwards, backwards, seconds * factor, _memory()))
+        forwards, backwards = (round(n * factor) for n in (part.forwards, part.backwards))
+        costs.append(
+            Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, _memory())
+        )
     return costs
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
     """One pass over the data: one source, its targets, one perturbation."""
 
@@ -186,6 +187,11 @@ class _Job:
     @property
     def networks(self) -> list[Network]:
         return list({id(n): n for n in (self.source, *self.targets)}.values())
+
+    @functools.cached_property
+    def guide(self) -> Network:
+        """The source as a fast copy, which the perturbation sees; what is counted comes from the targets themselves."""
+        return fast(self.source) if getattr(self.perturbation, "sees_network", True) else self.source
 
     def header(self, target: Network) -> dict[str, Any]:
         """The fields of a record that are known before the run, and by which a finished one is found again."""
@@ -281,8 +287,8 @@ def _measure(job: _Job, batch: Batch) -> _Part:
     device = _device(job.source)
     batch = batch.to(device)
     dtype = torch.float64 if job.conditions.precision == "float64" else torch.float32
-    images = batch.images.to(dtype)
-    with frozen(*job.networks), counted(job.networks) as passes:
+    images = batch.images.to(dtype, memory_format=torch.channels_last)
+    with frozen(*job.networks), counted([*job.networks, job.guide]) as passes:
         perturbed = _perturb(job, images, batch)
         counts, scores = [], []
         for target in job.targets:
@@ -296,9 +302,11 @@ def _measure(job: _Job, batch: Batch) -> _Part:
 
 def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
     rng = ImageRng(job.conditions.seed, batch.ids)
-    low = torch.autocast(images.device.type, torch.bfloat16) if job.conditions.precision == "bfloat16" else nullcontext()
+    low = (
+        torch.autocast(images.device.type, torch.bfloat16) if job.conditions.precision == "bfloat16" else nullcontext()
+    )
     with low:
-        perturbed = job.perturbation(job.source, images, batch.labels, rng=rng)
+        perturbed = job.perturbation(job.guide, images, batch.labels, rng=rng)
     if perturbed.shape != images.shape or perturbed.dtype != images.dtype:
         raise ShapeError(
             f"expected {images.dtype} images {tuple(images.shape)} from {job.perturbation.spec}, "
@@ -328,7 +336,9 @@ def _distances(perturbed: Tensor, images: Tensor) -> dict[str, list[float]]:
 def _agreement(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> list[float]:
     """Share of the labelled pixels of each image that keep their prediction; NaN where none is labelled."""
     valid = labels != IGNORE
-    return [float((b == a)[v].mean()) if v.any() else float("nan") for v, b, a in zip(valid, before, after, strict=True)]
+    return [
+        float((b == a)[v].mean()) if v.any() else float("nan") for v, b, a in zip(valid, before, after, strict=True)
+    ]
 
 
 def _record(job: _Job, index: int, parts: list[_Part], flags: dict[str, Any]) -> Record:
@@ -415,7 +425,7 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
         if output.requires_grad:
             output.register_hook(backward)
 
-    handles = [network.register_forward_hook(forward) for network in networks]
+    handles = [network.register_forward_hook(forward) for network in {id(n): n for n in networks}.values()]
     try:
         yield passes
     finally:
