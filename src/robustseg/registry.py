@@ -133,7 +133,9 @@ def parse(spec: str) -> ast.Call:
     try:
         node = ast.parse("".join(quoted), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise SpecError(f"expected a spec like \"pgd(budget='linf:8/255')\", got '{spec}'; try checking quotes and brackets") from error
+        raise SpecError(
+            f"expected a spec like \"pgd(budget='linf:8/255')\", got '{spec}'; try checking quotes and brackets"
+        ) from error
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
@@ -211,7 +213,9 @@ def _argument(kind: str, node: ast.expr) -> Any:
         ) from error
 
 
-def _check_arguments(function: Callable[..., Any], args: list[Any], named: dict[str, Any], spec: str, skip: int) -> None:
+def _check_arguments(
+    function: Callable[..., Any], args: list[Any], named: dict[str, Any], spec: str, skip: int
+) -> None:
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     known = [p.name for p in parameters if p.name != "rng" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -222,7 +226,9 @@ def _check_arguments(function: Callable[..., Any], args: list[Any], named: dict[
     try:
         inspect.signature(function).bind(*[None] * skip, *args, **named, **({"rng": None} if skip else {}))
     except TypeError as error:
-        raise SpecError(f"expected all needed arguments in '{spec}', got: {error}; try {_usage(spec, parameters)}") from error
+        raise SpecError(
+            f"expected all needed arguments in '{spec}', got: {error}; try {_usage(spec, parameters)}"
+        ) from error
 
 
 def _usage(spec: str, parameters: list[inspect.Parameter]) -> str:

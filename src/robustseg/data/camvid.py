@@ -73,7 +73,9 @@ def _pairs(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
         raise DatasetNotFound(f"expected images in '{images}', got an empty split; try this tree:\n{TREE}")
     for image, mask in pairs.values():
         if not mask.is_file():
-            raise DatasetNotFound(f"expected the labels of '{image}' at '{mask}', got no such file; try this tree:\n{TREE}")
+            raise DatasetNotFound(
+                f"expected the labels of '{image}' at '{mask}', got no such file; try this tree:\n{TREE}"
+            )
     return pairs
 
 

@@ -122,9 +122,7 @@ def train(
 class _Run:
     """The state of one training: everything that moves, in one place, so that a checkpoint is its `__dict__`."""
 
-    def __init__(
-        self, network: Network, data: Dataset, holdout: Dataset, folder: Path, recipe: Recipe, fabric: Fabric
-    ):
+    def __init__(self, network: Network, data: Dataset, holdout: Dataset, folder: Path, recipe: Recipe, fabric: Fabric):
         self.data, self.holdout, self.folder, self.recipe, self.fabric = data, holdout, folder, recipe, fabric
         self.epoch, self.best = 0, -math.inf
         self.steps_per_epoch = max(1, len(data) // recipe.batch_size)
@@ -166,9 +164,7 @@ class _Run:
         with torch.random.fork_rng():  # dropout draws from (seed, step, process); the caller's generator is untouched
             torch.manual_seed(hash((self.recipe.seed, step, self.fabric.global_rank)) & 0x7FFFFFFF)
             logits = self.model(images).float()
-        pixel_losses = F.cross_entropy(
-            logits, batch.labels, self.class_weights, ignore_index=IGNORE, reduction="sum"
-        )
+        pixel_losses = F.cross_entropy(logits, batch.labels, self.class_weights, ignore_index=IGNORE, reduction="sum")
         weight = self.class_weights[batch.labels[batch.labels != IGNORE]].sum()
         whole_weight = self.fabric.all_reduce(weight.detach().clone(), reduce_op="sum")
         # gradients are averaged over processes, so each loss is its share of the mean over the whole batch
