@@ -8,7 +8,7 @@ them and without the 3 frames (3 seconds) before.
 
 from pathlib import Path
 
-from robustseg.data.files import images_in, read_image, read_labels, train_ids_of
+from robustseg.data.files import paired, read_image, read_labels, train_ids_of
 from robustseg.records import DatasetNotFound, SpecError
 from robustseg.registry import dataset
 from robustseg.spaces import CAMVID
@@ -35,22 +35,28 @@ class CamVid:
             spread evenly over both.
 
     Raises:
-        DatasetNotFound: a folder or a label map is missing, or the split is empty.
+        DatasetNotFound: a folder or a label map is missing, or the split is empty. SpecError: there is no such split.
     """
 
     def __init__(self, root: str, *, split: str = "test", subset: str | None = None):
         if split not in SPLITS:
-            raise SpecError(f"expected a split of {', '.join(SPLITS)}, got '{split}'")
-        if subset not in (None, "cpu"):
-            raise SpecError(f"expected subset='cpu' or none, got '{subset}'")
-        self.spec = f"camvid(root={root!r}, split={split!r})"  # replaced by the full text when built from a spec
+            raise SpecError(f"expected a split of CamVid, got {split!r}; try {', '.join(map(repr, SPLITS))}")
+        if subset not in (None, "cpu") or (subset and split != "test"):
+            raise SpecError(
+                f"expected a subset of CamVid's test split, got {subset!r} of {split!r}; "
+                "try split='test', subset='cpu', or no subset"
+            )
+        named = {"root": root, "split": split, **({"subset": subset} if subset else {})}
+        self.spec = f"camvid({', '.join(f'{name}={value!r}' for name, value in named.items())})"
         self.label_space = CAMVID
         folder = "train" if split in ("fit", "holdout") else split
-        pairs = _pairs(Path(root), folder)
-        keep = _held_out if split == "holdout" else _fitted if split == "fit" else list
-        self.ids = tuple(keep(sorted(pairs)))
-        if subset == "cpu":
-            self.ids = tuple(i for i in self.ids if i in PROTOCOL_CPU.read_text().split())
+        pairs = paired(Path(root) / folder, Path(root) / f"{folder}annot", what="CamVid", tree=TREE)
+        self.ids = tuple(_chosen(sorted(pairs), split, subset))
+        if not self.ids:
+            raise DatasetNotFound(
+                f"expected frames of sequence {HOLDOUT_SEQUENCE} in '{Path(root) / folder}' to hold out, got none; "
+                "try split='train' and split='val'"
+            )
         self._paths = [pairs[i] for i in self.ids]
 
     def __len__(self) -> int:
@@ -60,30 +66,24 @@ class CamVid:
         image_path, label_path = self._paths[index]
         image = read_image(image_path)
         table = train_ids_of(len(CAMVID), void=(11, 255))
-        return Sample(image, read_labels(label_path, table, tuple(image.shape[-2:])), self.ids[index])
+        return Sample(image, read_labels(label_path, table, image.shape[-2:]), self.ids[index])
 
 
-def _pairs(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
-    images, masks = root / split, root / f"{split}annot"
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise DatasetNotFound(f"expected CamVid's folder '{folder}', got none; try this tree:\n{TREE}")
-    pairs = {path.stem: (path, masks / f"{path.stem}.png") for path in images_in(images)}
-    if not pairs:
-        raise DatasetNotFound(f"expected images in '{images}', got an empty split; try this tree:\n{TREE}")
-    for image, mask in pairs.values():
-        if not mask.is_file():
+def _chosen(ids: list[str], split: str, subset: str | None) -> list[str]:
+    """Which of the frames of a folder a split keeps."""
+    if subset == "cpu":
+        wanted = PROTOCOL_CPU.read_text(encoding="utf-8").split()
+        lost = sorted(set(wanted) - set(ids))
+        if lost:
             raise DatasetNotFound(
-                f"expected the labels of '{image}' at '{mask}', got no such file; try this tree:\n{TREE}"
+                f"expected the {len(wanted)} test frames of protocol cpu, got {len(wanted) - len(lost)}; "
+                f"'{lost[0]}' is missing; try all of CamVid's test split"
             )
-    return pairs
-
-
-def _held_out(ids: list[str]) -> list[str]:
-    return [i for i in ids if i.startswith(HOLDOUT_SEQUENCE)][-HOLDOUT_FRAMES:]
-
-
-def _fitted(ids: list[str]) -> list[str]:
-    left_out = {i for i in ids if i.startswith(HOLDOUT_SEQUENCE)}
-    left_out = set(sorted(left_out)[-HOLDOUT_FRAMES - HOLDOUT_GAP :])
-    return [i for i in ids if i not in left_out]
+        return wanted
+    sequence = [i for i in ids if i.startswith(HOLDOUT_SEQUENCE)]
+    if split == "holdout":
+        return sequence[-HOLDOUT_FRAMES:]
+    if split == "fit":
+        left_out = set(sequence[-HOLDOUT_FRAMES - HOLDOUT_GAP :])
+        return [i for i in ids if i not in left_out]
+    return ids

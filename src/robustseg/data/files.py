@@ -1,5 +1,7 @@
 """Images and label maps from files, with one clear sentence for each that cannot be used."""
 
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +18,17 @@ def read_image(path: Path) -> Tensor:
     """An RGB image as float32 `[3, h, w]` in [0, 1].
 
     Raises:
-        RobustsegError: the file is missing, truncated or no image.
+        RobustsegError: the file is missing, truncated, no image, or has more than 8 bits a channel.
     """
     return torch.from_numpy(_open(path, "RGB")).permute(2, 0, 1).contiguous().float() / 255
 
 
-def read_labels(path: Path, train_ids: np.ndarray, size: tuple[int, int]) -> Tensor:
+def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int]) -> Tensor:
     """A mask of class indices as int64 train ids `[h, w]`.
 
     Args:
         path: an 8-bit PNG (grey or with a palette), one index a pixel.
-        train_ids: int `[256]`: file value -> train id, 255 for void, -1 for a value that must not occur.
+        train_ids: int64 `[256]`: file value -> train id, 255 for void, -1 for a value that must not occur.
         size: (height, width) of the image that it belongs to.
 
     Raises:
@@ -38,33 +40,39 @@ def read_labels(path: Path, train_ids: np.ndarray, size: tuple[int, int]) -> Ten
             f"expected one class index a pixel in '{path}', got {values.shape[-1]} channels; "
             "try the index masks, not the coloured ones"
         )
-    if values.shape != size:
+    if values.shape != tuple(size):
         raise ShapeError(
             f"expected labels of the image's size {size[1]}x{size[0]} in '{path}', "
             f"got {values.shape[1]}x{values.shape[0]}; try the label map that belongs to this image"
         )
     labels = train_ids[values]
-    if (labels < 0).any():
+    if labels.min(initial=0) < 0:
         wrong = int(values[labels < 0][0])
         known = np.flatnonzero((train_ids >= 0) & (train_ids != IGNORE))
         raise RobustsegError(
             f"expected label values {known.min()} to {known.max()} or void in '{path}', got {wrong}; "
             "try the class list or the label format of this data set"
         )
-    return torch.from_numpy(labels.astype(np.int64))
+    return torch.from_numpy(labels)
 
 
 def _open(path: Path, mode: str | None) -> np.ndarray:
     try:
         with Image.open(path) as file:
-            picture = file.convert(mode) if mode else file
-            return np.array(picture)
+            # Pillow clips 16-bit values instead of scaling them, so those are refused below and not converted
+            narrow = not file.mode.startswith(("I", "F"))
+            values = np.array(file.convert(mode) if mode and narrow else file)
     except FileNotFoundError as error:
         raise DatasetNotFound(f"expected a file at '{path}', got none; try: robustseg doctor --data SPEC") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise RobustsegError(
             f"expected a readable image in '{path}', got '{error}'; try copying this file again"
         ) from error
+    if values.dtype not in (np.uint8, np.bool_):
+        raise RobustsegError(
+            f"expected 8 bits a value in '{path}', got {values.dtype.itemsize * 8}; try saving it as an 8-bit image"
+        )
+    return values.astype(np.uint8, copy=False)
 
 
 def train_ids_of(classes: int, *, void: tuple[int, ...] = (IGNORE,)) -> np.ndarray:
@@ -73,6 +81,45 @@ def train_ids_of(classes: int, *, void: tuple[int, ...] = (IGNORE,)) -> np.ndarr
     table[:classes] = np.arange(classes)
     table[list(void)] = IGNORE
     return table
+
+
+def paired(images: Path, labels: Path, *, what: str, tree: str) -> dict[str, tuple[Path, Path]]:
+    """The images of a folder, each with the index mask of the same stem: id -> (image, mask), by id.
+
+    Args:
+        images, labels: the two folders; masks are PNG.
+        what: the name of the data set, for errors. tree: what its folders should look like, for errors.
+
+    Raises:
+        DatasetNotFound: a folder is missing or holds no image, or images have no mask.
+        RobustsegError: two images have the same stem.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise DatasetNotFound(f"expected the folder '{folder}' of {what}, got none; try this tree:\n{tree}")
+    files = images_in(images)
+    if not files:
+        raise DatasetNotFound(f"expected images in '{images}', got none; try this tree:\n{tree}")
+    pairs = {path.stem: (path, labels / f"{path.stem}.png") for path in files}
+    twice = [path for path in files if pairs[path.stem][0] != path]
+    if twice:
+        raise RobustsegError(
+            f"expected one image a name in '{images}', got '{twice[0].name}' and '{pairs[twice[0].stem][0].name}'; "
+            "try images and masks in folders of their own"
+        )
+    require_masks(list(pairs.values()), tree=tree)
+    return {key: pairs[key] for key in sorted(pairs)}
+
+
+def require_masks(pairs: Sequence[tuple[Path, Path]], *, tree: str) -> None:
+    """Raise `DatasetNotFound` unless the mask of every (image, mask) is there."""
+    lost = [(image, mask) for image, mask in pairs if not mask.is_file()]
+    if lost:
+        image, mask = lost[0]
+        raise DatasetNotFound(
+            f"expected labels for each image, got none for {len(lost)} of {len(pairs)}, the first for '{image}' "
+            f"at '{mask}'; try this tree:\n{tree}"
+        )
 
 
 def images_in(folder: Path) -> list[Path]:
