@@ -231,7 +231,7 @@ def pgd(
         raise SpecError(f"expected restarts >= 1, got {restarts}")
     size = step_of(budget, steps) if step_size is None else fraction(step_size)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective), targets=targets)
-    streams, count = rng.repeat(restarts), len(images)
+    streams, count = rng.repeat(restarts), len(rng)
     best = Best(images) if restarts > 1 else None
     result = images
     for restart in range(restarts):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustseg.records import IGNORE, RobustsegError, SpecError
+from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
 from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, frozen, require_pair
 
 GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
@@ -129,11 +129,13 @@ def climb(
         Images of the same shape, dtype and device; at eps 0 equal to the input bit for bit.
 
     Raises:
-        RobustsegError: the objective has no gradient. ShapeError: labels that do not fit the images.
+        RobustsegError: the objective has no gradient. ShapeError: labels or streams that do not fit the images.
         SpecError: an argument outside its range.
     """
     require_pair(images, labels)
     _require(keep, steps, step_size)
+    if len(rng) != len(images):
+        raise ShapeError(f"expected one stream an image, got {len(rng)} streams for {len(images)} images")
     if budget.eps == 0 or images.numel() == 0:
         return images.clone()
     guide = network.soft()

@@ -75,9 +75,11 @@ def _fold_norms(graph: fx.GraphModule) -> None:
         convolution = _module(before, modules)
         if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, (nn.Conv2d, nn.ConvTranspose2d)):
             continue
+        if norm.running_mean is None or norm.running_var is None or not isinstance(before, fx.Node):
+            continue
         shared = sum(n.target == before.target for n in graph.graph.nodes if n.op == "call_module") > 1
         transposed = isinstance(convolution, nn.ConvTranspose2d)
-        if shared or len(before.users) > 1 or norm.running_mean is None or (transposed and convolution.groups > 1):
+        if shared or len(before.users) > 1 or (transposed and convolution.groups > 1):
             continue
         weight, bias = fuse_conv_bn_weights(
             convolution.weight,
@@ -129,14 +131,9 @@ class Subpixel(nn.Module):
     def fits(module: nn.ConvTranspose2d) -> bool:
         """Whether the output is exactly `stride` times the input, along both axes alike."""
         s = module.stride[0]
-        sizes = zip(module.padding, module.kernel_size, module.output_padding, strict=True)
-        return (
-            module.stride == (s, s)
-            and s > 1
-            and module.groups == 1
-            and module.dilation == (1, 1)
-            and all(k - 2 * int(p) + o == s for p, k, o in sizes)
-        )
+        grow = [_integer(module.output_padding, axis) - 2 * _integer(module.padding, axis) for axis in (0, 1)]
+        alike = module.stride == (s, s) and module.dilation == (1, 1) and module.groups == 1
+        return s > 1 and alike and all(k + g == s for k, g in zip(module.kernel_size, grow, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[b, c, h, w] -> [b, k, s h, s w]`."""
@@ -147,8 +144,12 @@ class Subpixel(nn.Module):
 
 def _phase(module: nn.ConvTranspose2d, axis: int, tap: int) -> tuple[int, int]:
     # o = stride * i - padding + tap: the phase of o, and where i lies relative to o // stride.
-    quotient, phase = divmod(tap - int(module.padding[axis]), module.stride[axis])
+    quotient, phase = divmod(tap - _integer(module.padding, axis), module.stride[axis])
     return phase, -quotient
+
+
+def _integer(setting: Any, axis: int) -> int:
+    return int(setting[axis])
 
 
 def _reach(module: nn.ConvTranspose2d, axis: int) -> tuple[int, int]:
