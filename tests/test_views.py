@@ -1,0 +1,93 @@
+"""Views on a data set, and that batches hold every image once, in order, at one size."""
+
+import pytest
+import torch
+
+from robustseg.data.views import Resized, Spread, batches, resize_image, resize_labels
+from robustseg.records import SpecError
+from robustseg.testing import check_dataset, label_space
+from robustseg.types import Sample
+
+
+class Numbered:
+    """Images filled with their own index / 100, labels with index % 4; sizes as given."""
+
+    def __init__(self, sizes):
+        self.sizes, self.reads = sizes, []
+        self.spec, self.label_space = "numbered", label_space(4)
+        self.ids = tuple(f"a_{i}" for i in range(len(sizes)))
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        self.reads.append(index)
+        size = self.sizes[index]
+        return Sample(torch.full((3, *size), index / 100), torch.full(size, index % 4), self.ids[index])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 11, 500])
+def test_spread_takes_even_distances_and_no_image_twice(count):
+    view = Spread(Numbered([(4, 6)] * 10), count)
+    taken = [int(i[2:]) for i in view.ids]
+    assert len(view) == len(taken) == min(count, 10)
+    assert taken[0] == 0
+    gaps = {b - a for a, b in zip(taken, taken[1:], strict=False)}
+    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
+    assert [view[i].id for i in range(len(view))] == list(view.ids)
+    check_dataset(view)
+
+
+def test_spread_of_nothing_is_refused():
+    with pytest.raises(SpecError, match="expected at least 1 image, got 0; try --images 10"):
+        Spread(Numbered([(4, 6)]), 0)
+
+
+def test_resized_keeps_ids_spec_and_classes():
+    data = Numbered([(4, 6), (8, 8)])
+    view = Resized(data, (8, 8))
+    check_dataset(view)
+    assert (view.ids, view.spec, view.size) == (data.ids, "numbered", (8, 8))
+    assert [tuple(view[i].image.shape) for i in range(2)] == [(3, 8, 8)] * 2
+    with pytest.raises(SpecError, match="expected a size HxW of at least 1x1, got 0x8; try"):
+        Resized(data, (0, 8))
+
+
+def test_labels_keep_their_values_at_every_size():
+    labels = torch.tensor([[0, 255], [3, 1]])
+    for size in ((4, 4), (3, 5), (1, 1), (2, 2)):
+        resized = resize_labels(labels, size)
+        assert resized.dtype == torch.int64
+        assert resized.shape == size
+        assert set(resized.flatten().tolist()) <= {0, 255, 3, 1}
+    assert resize_labels(labels, (4, 4)).tolist() == [[0, 0, 255, 255]] * 2 + [[3, 3, 1, 1]] * 2
+
+
+def test_convention_images_and_labels_shrink_around_the_same_centres():
+    # a step edge at half the width stays at half the width in both
+    labels = (torch.arange(32) >= 16).long().expand(8, 32).contiguous()
+    image = labels.float().expand(3, 8, 32).contiguous()
+    for size in ((4, 16), (4, 8), (16, 64)):
+        small = resize_image(image, size)
+        assert ((small[0] > 0.5).long() == resize_labels(labels, size)).all()
+
+
+def test_a_shrunk_image_keeps_its_mean():
+    image = torch.rand((3, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(resize_image(image, (8, 8)).mean((1, 2)), image.mean((1, 2)), atol=0.01)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_batches_hold_every_image_once_in_order_and_of_one_size(size):
+    data = Numbered([(4, 6), (4, 6), (4, 6), (2, 2), (4, 6), (4, 6)])
+    found = list(batches(data, size))
+    assert [i for b in found for i in b.ids] == list(data.ids)
+    assert all(len(b.ids) <= size and len({tuple(i.shape) for i in b.images}) == 1 for b in found)
+    assert data.reads == list(range(6))
+
+
+def test_batches_from_a_start_are_the_rest_of_all_batches():
+    data = Numbered([(4, 6)] * 7)
+    every = [b.ids for b in batches(data, 3)]
+    assert [b.ids for b in batches(data, 3, start=3)] == every[1:]
+    assert list(batches(data, 3, start=7)) == []
