@@ -46,6 +46,8 @@ def test_same_logits_and_gradient(network, size, untyped):
     images = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(4, (2, *size))
     torch.testing.assert_close(quick(images), network(images))
+    for name, features in network.features(images).items():
+        torch.testing.assert_close(quick.features(images)[name], features)
     pairs = [torch.autograd.grad(cross_entropy(n, images, labels).sum(), images)[0] for n in (quick, network)]
     torch.testing.assert_close(*pairs)
 
@@ -73,6 +75,21 @@ def test_a_network_that_cannot_be_traced_is_copied(untyped):
     assert quick is not network
     images = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(quick(images), network(images))
+
+
+class _Drawing(PixelNetwork):
+    def forward(self, images):
+        return super().forward(images) + torch.rand(())
+
+
+def test_a_trace_that_kept_a_random_draw_is_not_used(untyped):
+    assert type(fast(_Drawing())) is _Drawing
+
+
+def test_mixed_precision_of_the_caller_does_not_spoil_the_check(untyped):
+    network = ERFNet(classes=label_space(5), width=0.25)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert isinstance(fast(network), _Fast)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def pgd(
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each restart.
-        step_size: in the budget's norm; None is `2.5 * eps / steps`, but at least 1/4 eps: PGD crosses the ball several times.
+        step_size: in the budget's norm; None is `step_of`.
         restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
         keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
         goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
@@ -264,8 +264,11 @@ def steps_of(budget: Budget, images: Images) -> int:
 
 
 def step_of(budget: Budget, steps: int) -> float:
-    """The default step of PGD, long enough to cross the ball."""
-    return budget.eps * max(0.25, 2.5 / max(1, steps))
+    """The default step of PGD: a third of eps, and `2.5 * eps / steps` where few steps must cross the ball.
+
+    Of 0.1 to 1 times eps, a third gave the largest losses with 20 steps on an ERFNet at 2/255 and 8/255.
+    """
+    return budget.eps * max(1 / 3, 2.5 / max(1, steps))
 
 
 def random_within(budget: Budget, images: Images, rng: ImageRng) -> Images:

@@ -8,6 +8,7 @@ layers of ERFNet alone gain a factor of six from the last.
 
 import copy
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,15 +25,15 @@ def fast(network: Network) -> Network:
     """A frozen copy of a network that computes the same logits faster, in evaluation mode.
 
     Args:
-        network: left as it was. One that cannot be traced, draws at random or answers softly is copied channels-last
-            and otherwise as it is.
+        network: left as it was. One that cannot be traced, draws at random, answers softly, or whose trace does not
+            agree with it on two image sizes, is copied channels-last and otherwise as it is.
 
     Returns:
         A network with the same label space, spec, features and, up to rounding, logits and input gradients.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     own = (getattr(type(network), name) is getattr(Network, name) for name in ("draw", "soft", "predict"))
-    graph = _traced(frozen) if all(own) else None
+    graph = _traced(copy.deepcopy(frozen)) if all(own) else None  # a trace shares its modules with what was traced
     if graph is None:
         return frozen
     _fold_norms(graph)
@@ -41,7 +42,8 @@ def fast(network: Network) -> Network:
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
-    return _Fast(frozen, graph.to(memory_format=torch.channels_last))
+    quick = _Fast(frozen, graph.to(memory_format=torch.channels_last))
+    return quick if _agree(frozen, quick) else frozen
 
 
 class _Fast(Network):
@@ -66,6 +68,21 @@ def _traced(network: Network) -> fx.GraphModule | None:
         return fx.symbolic_trace(network)
     except Exception:  # whatever a foreign forward does with a proxy
         return None
+
+
+def _agree(network: Network, quick: Network, sizes: Sequence[tuple[int, int]] = ((64, 96), (88, 72))) -> bool:
+    # A trace may have kept what was true of the tracing only: a size, a random draw.
+    like = next(network.parameters(), torch.zeros(()))
+    for height, width in sizes:
+        images = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0)).to(like)
+        try:
+            with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+                logits, quick_logits = network(images), quick(images)
+        except Exception:  # a network of one fixed size, say
+            return False
+        if not torch.allclose(logits, quick_logits, rtol=0, atol=1e-3 * float(logits.abs().max())):
+            return False
+    return True
 
 
 def _fold_norms(graph: fx.GraphModule) -> None:
