@@ -1,5 +1,7 @@
 """Views on a data set, and that batches hold every image once, in order, at one size."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_spread_takes_even_distances_and_no_image_twice(count):
     taken = [int(i[2:]) for i in view.ids]
     assert len(view) == len(taken) == min(count, 10)
     assert taken[0] == 0
-    gaps = {b - a for a, b in zip(taken, taken[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(taken)}
     assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
     assert [view[i].id for i in range(len(view))] == list(view.ids)
     check_dataset(view)
