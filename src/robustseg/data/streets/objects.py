@@ -8,7 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from robustseg.data.streets.shapes import (
-    BARK, CABIN, CLOTH, FENCE, HEDGE, LEAF, METAL, PAINT, PLAIN, RING, SIGN, WHEEL, Builder, Colour, Solids,
+    BARK,
+    CABIN,
+    CLOTH,
+    FENCE,
+    HEDGE,
+    LEAF,
+    METAL,
+    PAINT,
+    PLAIN,
+    RING,
+    SIGN,
+    WHEEL,
+    Builder,
+    Colour,
+    Solids,
 )  # fmt: skip
 from robustseg.records import IGNORE
 

@@ -4,6 +4,7 @@ Nothing loops over objects: all (solid, pixel) pairs whose box covers the pixel 
 vector operations, and the nearest of each pixel wins. The sun's shadow map is the same with parallel rays.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ ROAD_HIT, PAVEMENT_HIT, KERB_HIT, NOTHING = -1, -2, -3, -4
 
 @dataclass(frozen=True)
 class Bodies:
-    """The solids of a view as tensors; see `shapes.Solids`. `rows [n, 3, 3]` leads from world to local units."""
+    """The solids of a view as tensors; see `shapes.Solids`. `rows [n, 3, 3]` leads from world to local units,
+    `normals [n, PLANES, 3]` are the planes' in the world."""
 
     centre: Tensor
     turn: Tensor
@@ -36,22 +38,16 @@ class Bodies:
     traits: Tensor
     moving: Tensor
     rows: Tensor
+    normals: Tensor
 
     @classmethod
     def of(cls, view: View) -> "Bodies":
         """Tensors of the solids in view."""
         s = view.solids
         parts = {name: torch.from_numpy(np.ascontiguousarray(getattr(s, name))) for name in vars(s)}
-        turn, half = parts["turn"], parts["half"]
+        turn, half, planes = parts["turn"], parts["half"], parts["planes"]
         units = torch.where((parts["sides"] == 0)[:, None], half, torch.ones_like(half))
-        return cls(**parts, rows=turn.mT / units[:, :, None])
-
-
-class Rays(NamedTuple):
-    """How rays depend on their two image coordinates (p, q): origin and direction are affine, `[3, 3]` @ (p, q, 1)."""
-
-    origin: Tensor
-    direction: Tensor
+        return cls(**parts, rows=turn.mT / units[:, :, None], normals=planes[:, :, :3] @ turn.mT)
 
 
 class Hits(NamedTuple):
@@ -71,6 +67,45 @@ class Pairs(NamedTuple):
     q: Tensor
 
 
+class Rays:
+    """Rays that depend on two coordinates (p, q), with tables of how all solids see them.
+
+    From one point (`spread`): origin `[3]`, direction `[3, 3] @ (p, q, 1)`. Parallel: origin (p, 0, q), direction `[3]`.
+    """
+
+    def __init__(self, bodies: Bodies, origin: Tensor, direction: Tensor, *, spread: bool):
+        self.bodies, self.spread = bodies, spread
+        offset = (bodies.normals * bodies.centre[:, None]).sum(2) + bodies.planes[:, :, 3]  # [n, PLANES]
+        middle = (bodies.rows @ bodies.centre[:, :, None])[..., 0]
+        if spread:
+            away = bodies.normals @ origin - offset
+            speed, start, step = bodies.normals @ direction, bodies.rows @ origin - middle, bodies.rows @ direction
+            self.fixed, self.varying = away.T.contiguous(), speed.permute(1, 2, 0).contiguous()
+            self.fixed_row, self.varying_row = start.T.contiguous(), step.permute(1, 2, 0).contiguous()
+        else:
+            away = torch.stack([bodies.normals[..., 0], bodies.normals[..., 2], -offset], -1)
+            start = torch.stack([bodies.rows[..., 0], bodies.rows[..., 2], -middle], -1)
+            self.fixed, self.varying = (bodies.normals @ direction).T.contiguous(), away.permute(1, 2, 0).contiguous()
+            self.fixed_row, self.varying_row = (bodies.rows @ direction).T.contiguous(), start.permute(1, 2, 0).contiguous()
+
+    def plane(self, k: int, solid: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance beyond plane k at the origin, and its change along the ray."""
+        return self._order(self.fixed[k].index_select(0, solid), _affine(self.varying[k], solid, p, q))
+
+    def local(self, axis: int, solid: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Origin and direction along a local axis."""
+        return self._order(self.fixed_row[axis].index_select(0, solid), _affine(self.varying_row[axis], solid, p, q))
+
+    def _order(self, fixed: Tensor, varying: Tensor) -> tuple[Tensor, Tensor]:
+        return (fixed, varying) if self.spread else (varying, fixed)
+
+
+def _affine(table: Tensor, solid: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    value = table[2].index_select(0, solid)
+    value.addcmul_(table[0].index_select(0, solid), p)
+    return value.addcmul_(table[1].index_select(0, solid), q)
+
+
 def boxes_on_image(corners: Tensor, size: tuple[int, int], pad: float) -> Tensor:
     """From points `[n, m, 2]` (nan where there is none) the pixel ranges `[n, 4]` = x0, x1, y0, y1 (ends excluded)."""
     h, w = size
@@ -79,20 +114,20 @@ def boxes_on_image(corners: Tensor, size: tuple[int, int], pad: float) -> Tensor
     limit = torch.tensor([w, h], dtype=corners.dtype)
     low = low.ceil().clamp_min(0).minimum(limit)
     high = (high.floor() + 1).clamp_min(0).minimum(limit)
-    return torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], 1).long()
+    return torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], 1).int()
 
 
-def list_pairs(boxes: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All (solid, x, y) with the pixel in the solid's box, as int32."""
+def list_pairs(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All (box, x, y) with the pixel in the box, int32."""
     wide, tall = (boxes[:, 1] - boxes[:, 0]).clamp_min(0), (boxes[:, 3] - boxes[:, 2]).clamp_min(0)
-    rows = torch.repeat_interleave(torch.arange(len(boxes)), tall * (wide > 0))
-    starts = torch.cumsum(tall * (wide > 0), 0) - tall * (wide > 0)
-    y = torch.arange(len(rows)) - starts[rows] + boxes[rows, 2]
-    row_wide = wide[rows]
-    line = torch.repeat_interleave(torch.arange(len(rows)), row_wide)
-    first = torch.cumsum(row_wide, 0) - row_wide
-    x = torch.arange(len(line)) + (boxes[rows, 0] - first)[line]
-    return rows[line], x, y[line]
+    tall = tall * (wide > 0)
+    row = torch.repeat_interleave(torch.arange(len(boxes), dtype=torch.int32), tall)
+    y = torch.arange(len(row), dtype=torch.int32) + (boxes[:, 2] - (tall.cumsum(0) - tall).int()).index_select(0, row)
+    wide = wide.index_select(0, row)
+    line = torch.repeat_interleave(torch.arange(len(row), dtype=torch.int32), wide)
+    first = boxes[:, 0].index_select(0, row) - (wide.cumsum(0) - wide).int()
+    x = torch.arange(len(line), dtype=torch.int32) + first.index_select(0, line)
+    return row.index_select(0, line), x, y.index_select(0, line)
 
 
 def corners_of(bodies: Bodies) -> Tensor:
@@ -101,99 +136,82 @@ def corners_of(bodies: Bodies) -> Tensor:
     return bodies.centre[:, None] + (signs * bodies.half[:, None]) @ bodies.turn.mT
 
 
-EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
+EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1]
 
 
-def camera_boxes(bodies: Bodies, camera: Tensor, k: Tensor, size: tuple[int, int]) -> Tensor:
-    """The pixel boxes of all solids, clipped at the near plane, padded by one pixel."""
+def camera_boxes(bodies: Bodies, camera: Tensor, k: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The pixel boxes of all solids, clipped at the near plane, and the least depth of each."""
     points = (corners_of(bodies) - camera[:3, 3]) @ camera[:3, :3]
     a, b = points[:, [e[0] for e in EDGES]], points[:, [e[1] for e in EDGES]]
     share = (NEAR - a[..., 2:]) / (b[..., 2:] - a[..., 2:])
     cut = torch.where((share > 0) & (share < 1), a + share * (b - a), torch.nan)
+    least = points[..., 2].amin(1).clamp_min(NEAR)
     points = torch.cat([torch.where(points[..., 2:] >= NEAR, points, torch.nan), cut], 1)
     pixels = points[..., :2] / points[..., 2:] * torch.stack([k[0, 0], k[1, 1]]) + k[:2, 2]
-    return boxes_on_image(pixels, size, 1.0)
+    return boxes_on_image(pixels, size, 0.0), least
 
 
-def meet(bodies: Bodies, rays: Rays, pairs: Pairs, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+def meet(rays: Rays, pairs: Pairs, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Where rays meet their candidates: (depth, face, index into pairs); the exit instead of the entry with `last`.
 
     Only pairs that meet are returned.
     """
-    # affine forms over (p, q, 1) of each plane's distance at the origin and along the direction
-    count = bodies.sides[pairs.solid]
+    count = rays.bodies.sides.int().index_select(0, pairs.solid)
     found = [
-        _meet_planes(bodies, rays, pairs, ((count > 0) & (count <= 6)).nonzero()[:, 0], 6, last),
-        _meet_planes(bodies, rays, pairs, (count > 6).nonzero()[:, 0], PLANES, last),
-        _meet_quadrics(bodies, rays, pairs, (count == 0).nonzero()[:, 0], last),
+        _meet_planes(rays, pairs, ((count > 0) & (count <= 6)).nonzero()[:, 0], 6, last),
+        _meet_planes(rays, pairs, (count > 6).nonzero()[:, 0], PLANES, last),
+        _meet_quadrics(rays, pairs, (count == 0).nonzero()[:, 0], last),
     ]
     depth, face, index = (torch.cat(parts) for parts in zip(*found, strict=True))
     return depth, face, index
 
 
-def _along(table: Tensor, row: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """`table[row] @ (p, q, 1)` for tables `[n, 3]`; the parts that are all zero cost nothing."""
-    value = table[:, 2][row]
-    for column, coordinate in ((0, p), (1, q)):
-        if bool(table[:, column].any()):
-            value = torch.addcmul(value, table[:, column][row], coordinate)
-    return value
-
-
-def _meet_planes(bodies: Bodies, rays: Rays, pairs: Pairs, index: Tensor, sides: int, last: bool):  # type: ignore[no-untyped-def]
-    solid, p, q = pairs.solid[index], pairs.p[index], pairs.q[index]
+def _meet_planes(rays: Rays, pairs: Pairs, index: Tensor, sides: int, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+    solid, p, q = (t.index_select(0, index) for t in (pairs.solid, pairs.p, pairs.q))
     enter, leave = torch.full_like(p, -torch.inf), torch.full_like(p, torch.inf)
     face = torch.zeros_like(solid)
     for k in range(sides):
-        normal = (bodies.turn @ bodies.planes[:, k, :3, None])[..., 0]
-        away = normal @ rays.origin
-        away[:, 2] -= (normal * bodies.centre).sum(1) + bodies.planes[:, k, 3]
-        speed = _along(normal @ rays.direction, solid, p, q)
-        speed = torch.where(speed.abs() < 1e-9, 1e-9, speed)
-        t = -_along(away, solid, p, q) / speed
+        away, speed = rays.plane(k, solid, p, q)
+        t = away.neg_().div_(speed)  # +-inf where parallel, which sorts itself out below
         inward = speed < 0
-        if last:
-            leave = torch.where(inward, leave, leave.minimum(t))
-            enter = torch.where(inward, enter.maximum(t), enter)
-        else:
+        if not last:
             closer = inward & (t > enter)
-            enter, face = torch.where(closer, t, enter), torch.where(closer, k, face)
-            leave = torch.where(inward, leave, leave.minimum(t))
+            face.masked_fill_(closer, k)
+        enter = torch.where(inward, enter.maximum(t), enter)
+        leave = torch.where(inward, leave, leave.minimum(t))
     depth = leave if last else enter
     met = ((enter < leave) & (depth > (0.02 if last else NEAR))).nonzero()[:, 0]
-    return depth[met], face[met], index[met]
+    return depth.index_select(0, met), face.index_select(0, met), index.index_select(0, met)
 
 
-def _meet_quadrics(bodies: Bodies, rays: Rays, pairs: Pairs, index: Tensor, last: bool):  # type: ignore[no-untyped-def]
-    solid, p, q = pairs.solid[index], pairs.p[index], pairs.q[index]
-    start = bodies.rows @ rays.origin
-    start[:, :, 2] -= (bodies.rows @ bodies.centre[:, :, None])[..., 0]
-    step = bodies.rows @ rays.direction
-    ox, oy, oz = (_along(start[:, i], solid, p, q) for i in range(3))
-    dx, dy, dz = (_along(step[:, i], solid, p, q) for i in range(3))
-    e, g, limit = (bodies.quadric[:, i][solid] for i in range(3))
+def _meet_quadrics(rays: Rays, pairs: Pairs, index: Tensor, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+    solid, p, q = (t.index_select(0, index) for t in (pairs.solid, pairs.p, pairs.q))
+    (ox, dx), (oy, dy), (oz, dz) = (rays.local(i, solid, p, q) for i in range(3))
+    e, g, limit = (c.index_select(0, solid) for c in rays.bodies.quadric.T.contiguous())
     a = dx * dx + dz * dz + e * dy * dy
     b = ox * dx + oz * dz + (e * oy - g) * dy
     c = ox * ox + oz * oz + (e * oy - 2 * g) * oy - limit
     inside = b * b - a * c
-    root = inside.clamp_min(0).sqrt()
-    a = torch.where(a.abs() < 1e-12, 1e-12, a)
-    dy = torch.where(dy.abs() < 1e-9, 1e-9, dy)
-    low, high = (-1 - oy) / dy, (1 - oy) / dy
+    maybe = ((inside > 0) & (a > 0)).nonzero()[:, 0]
+    a, b, inside, start, step = (t.index_select(0, maybe) for t in (a, b, inside, oy, dy))
+    root = inside.sqrt()
+    low, high = (-1 - start) / step, (1 - start) / step
     enter = ((-b - root) / a).maximum(low.minimum(high))
     leave = ((-b + root) / a).minimum(low.maximum(high))
-    met = ((inside > 0) & (a > 0) & (enter < leave) & (leave > (0.02 if last else NEAR))).nonzero()[:, 0]
-    solid, enter, leave = solid[met], enter[met], leave[met]
-    material = bodies.material[solid]
+    met = ((enter < leave) & (leave > (0.02 if last else NEAR))).nonzero()[:, 0]
+    enter, leave, met = enter[met], leave[met], maybe[met]
+    solid = solid[met]
+    material = rays.bodies.material[solid]
     first, second = (leave, enter) if last else (enter, leave)
     back = torch.zeros_like(solid)
     holed = ((material == LEAF) | (material == RING)).nonzero()[:, 0]
     if len(holed):
-        at = [torch.stack([o[met][holed], d[met][holed]]) for o, d in ((ox, dx), (oy, dy), (oz, dz))]
+        rows = met[holed]
+        at = [(o.index_select(0, rows), d.index_select(0, rows)) for o, d in ((ox, dx), (oy, dy), (oz, dz))]
         keep_first, keep_second = (
-            _solid_there(bodies, solid[holed], torch.stack([o + t[holed] * d for o, d in at], 1)) for t in (first, second)
+            _solid_there(rays.bodies, solid[holed], torch.stack([o + t[holed] * d for o, d in at], 1)) for t in (first, second)
         )
-        back[holed] = (~keep_first).long()
+        back[holed] = (~keep_first).int()
         first[holed] = torch.where(keep_first, first[holed], torch.where(keep_second, second[holed], torch.nan))
     seen = (first > (0.02 if last else NEAR)).nonzero()[:, 0]
     return first[seen], back[seen], index[met[seen]]
@@ -209,17 +227,48 @@ def _solid_there(bodies: Bodies, solid: Tensor, local: Tensor) -> Tensor:
     return torch.where(bodies.material[solid] == RING, ring, leaf)
 
 
-def nearest(bodies: Bodies, rays: Rays, pairs: Pairs, count: int) -> Hits:
-    """The nearest solid of each of `count` pixels; `NOTHING` where there is none."""
-    depth, face, index = meet(bodies, rays, pairs, last=False)
-    key = (depth.view(torch.int32).long() << 32) | torch.arange(len(depth))
-    best = torch.full((count,), torch.iinfo(torch.int64).max)
-    best.scatter_reduce_(0, pairs.pixel[index], key, "amin")
-    met = (best < torch.iinfo(torch.int64).max).nonzero()[:, 0]
-    winner = best[met] & 0xFFFFFFFF
-    solid, far, side = torch.full((count,), NOTHING), torch.full((count,), torch.inf), torch.zeros(count, dtype=torch.long)
-    solid[met], far[met], side[met] = pairs.solid[index[winner]], depth[winner], face[winner]
-    return Hits(solid, far, side)
+# A hit is one whole number: the bits of the depth (positive floats sort as integers), then solid and face.
+_LOW = (1 << 32) - 1
+_GROUND = 1 << 31
+
+
+def pack(hits: Hits) -> Tensor:
+    """Hits of ground or nothing as numbers of which the least is the nearest."""
+    return (hits.depth.view(torch.int32).long() << 32) | (_GROUND - hits.solid)
+
+
+def unpack(best: Tensor) -> Hits:
+    """The hits that `pack` and `keep_nearest` wrote."""
+    low = best & _LOW
+    solid, depth = low >> 4, (best >> 32).int().view(torch.float32)
+    return Hits(torch.where(low >= _GROUND, _GROUND - low, solid), depth, torch.where(low >= _GROUND, 0, low & 15))
+
+
+def keep_nearest(rays: Rays, pairs: Pairs, best: Tensor) -> None:
+    """Write the nearest solid of each pixel into `best` wherever it is nearer than what stands there."""
+    depth, face, index = meet(rays, pairs, last=False)
+    low = (pairs.solid.index_select(0, index) << 4) | face
+    key = (depth.view(torch.int32).long() << 32) | low
+    best.scatter_reduce_(0, pairs.pixel.index_select(0, index).long(), key, "amin")
+
+
+SLICES = (9.0, 18.0, 36.0, 75.0)
+"""Solids are met from near to far, so that what is hidden (metres) costs little."""
+
+
+def look(rays: Rays, boxes: Tensor, least: Tensor, ground: Hits, width: int) -> Hits:
+    """What all pixels of the image see, over the ground."""
+    best = pack(ground)
+    for near, far in itertools.pairwise((0.0, *SLICES, torch.inf)):
+        chosen = ((least >= near) & (least < far) & (boxes[:, 1] > boxes[:, 0])).nonzero()[:, 0].int()
+        index, x, y = list_pairs(boxes[chosen])
+        solid, flat = chosen.index_select(0, index), y * width + x
+        if near > 0:
+            depth = (best >> 32).int().view(torch.float32)
+            open_ = (least.index_select(0, solid) < depth.index_select(0, flat)).nonzero()[:, 0]
+            solid, x, y, flat = (t.index_select(0, open_) for t in (solid, x, y, flat))
+        keep_nearest(rays, Pairs(solid, flat, x.float(), y.float()), best)
+    return unpack(best)
 
 
 def street_coordinates(scene: Street, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,29 +296,26 @@ def on_pavement(scene: Street, view: View, x: Tensor, z: Tensor) -> Tensor:
     return beside
 
 
-def meet_ground(scene: Street, view: View, origin: Tensor, direction: Tensor, hits: Hits) -> Hits:
-    """Put road, pavement and kerb behind the solids. `direction [n, 3]` from the camera at `origin [3]`."""
-    down = direction[:, 1]
-    reach = GROUND_FAR * down > -origin[1]
-    rows = (reach & (hits.depth > -(origin[1] + KERB) / down.clamp_min(1e-9))).nonzero()[:, 0]
+def meet_ground(scene: Street, view: View, origin: Tensor, direction: Tensor) -> Hits:
+    """Road, pavement, kerb or nothing for rays `direction [n, 3]` from the camera at `origin [3]`."""
+    count = len(direction)
+    solid, depth = torch.full((count,), NOTHING), torch.full((count,), torch.inf)
+    rows = (GROUND_FAR * direction[:, 1] > -origin[1]).nonzero()[:, 0]
     dx, dy, dz = direction[rows].unbind(1)
     low, high = -origin[1] / dy, -(origin[1] + KERB) / dy
     top = on_pavement(scene, view, origin[0] + high * dx, origin[2] + high * dz)
     below = on_pavement(scene, view, origin[0] + low * dx, origin[2] + low * dz)
-    depth = torch.where(top, high, low)
-    kind = torch.where(top, PAVEMENT_HIT, ROAD_HIT)
+    far, kind = torch.where(top, high, low), torch.where(top, PAVEMENT_HIT, ROAD_HIT)
     kerb = (~top & below).nonzero()[:, 0]
     if len(kerb):
-        near, far = high[kerb], low[kerb]
+        near, beyond = high[kerb], low[kerb]
         for _ in range(9):
-            middle = (near + far) / 2
+            middle = (near + beyond) / 2
             past = on_pavement(scene, view, origin[0] + middle * dx[kerb], origin[2] + middle * dz[kerb])
-            near, far = torch.where(past, near, middle), torch.where(past, middle, far)
-        depth[kerb], kind[kerb] = far, KERB_HIT
-    closer = depth < hits.depth[rows]
-    solid, far, face = hits.solid.clone(), hits.depth.clone(), hits.face
-    solid[rows[closer]], far[rows[closer]] = kind[closer], depth[closer]
-    return Hits(solid, far, face)
+            near, beyond = torch.where(past, near, middle), torch.where(past, middle, beyond)
+        far[kerb], kind[kerb] = beyond, KERB_HIT
+    solid[rows], depth[rows] = kind, far
+    return Hits(solid, depth, torch.zeros_like(solid))
 
 
 class ShadowMap(NamedTuple):
@@ -292,7 +338,7 @@ def _stretch(x: Tensor, z: Tensor, spans: tuple[float, float, float, float]) -> 
     return column, row
 
 
-MAP = (384, 384)  # rows (along), columns (across)
+MAP = (320, 320)  # rows (along), columns (across)
 
 
 def shadow_map(bodies: Bodies, sun: np.ndarray) -> ShadowMap:
@@ -306,17 +352,15 @@ def shadow_map(bodies: Bodies, sun: np.ndarray) -> ShadowMap:
     corners = corners_of(bodies)
     slide = (-corners[..., 1]).clamp_min(0) / -light[1]
     column, row = _stretch(corners[..., 0] - slide * light[0], corners[..., 2] - slide * light[2], spans)
-    boxes = boxes_on_image(torch.stack([column + columns / 2, row + rows / 2], -1), MAP, 0.5)
-    solid, x, y = list_pairs(boxes, columns)
+    boxes = boxes_on_image(torch.stack([column + columns / 2, row + rows / 2], -1), MAP, 0.0)
+    solid, x, y = list_pairs(boxes)
     p = torch.sinh((torch.arange(columns) - columns / 2) / scale_x) * fine_x
     q = torch.sinh((torch.arange(rows) - rows / 2) / scale_z) * fine_z + 6
-    pairs = Pairs(solid, y * columns + x, p[x], q[y])
-    origin = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1.0, 0]])
-    direction = torch.zeros(3, 3)
-    direction[:, 2] = light / -light[1]
-    depth, _, index = meet(bodies, Rays(origin, direction), pairs, last=True)
+    pairs = Pairs(solid, y * columns + x, p.index_select(0, x), q.index_select(0, y))
+    rays = Rays(bodies, torch.zeros(3), light / -light[1], spread=False)
+    depth, _, index = meet(rays, pairs, last=True)
     heights = torch.zeros(rows * columns)
-    heights.scatter_reduce_(0, pairs.pixel[index], depth, "amax")
+    heights.scatter_reduce_(0, pairs.pixel.index_select(0, index).long(), depth, "amax")
     return ShadowMap(heights, light, spans)
 
 
@@ -332,5 +376,5 @@ def sunlit(shadow: ShadowMap, x: Tensor, up: Tensor, z: Tensor, blur: float) -> 
     for a, b in taps:
         c = (column + (columns / 2 + a * blur + 0.5)).clamp(0, columns - 1).to(torch.int32)
         r = (row + (rows / 2 + b * blur + 0.5)).clamp(0, rows - 1).to(torch.int32)
-        light += shadow.heights[r * columns + c] < bias
+        light += shadow.heights.index_select(0, r * columns + c) < bias
     return light / len(taps)

@@ -111,12 +111,12 @@ class Builder:
              traits: Sequence[float] = (), top: float = 1.0) -> None:  # fmt: skip
         """A tube from `start` (radius) to `end` (radius times `top`), both (x, height, z)."""
         a, b = (np.array([p[0], -p[1], p[2]], np.float64) for p in (start, end))
-        length = np.linalg.norm(a - b)
+        length = float(((a - b) ** 2).sum() ** 0.5)
         down = (a - b) / length  # local y runs from the end to the start
-        helper = np.array([1.0, 0, 0]) if abs(down[0]) < 0.8 else np.array([0, 0, 1.0])
-        z = np.cross(helper, down)
-        z /= np.linalg.norm(z)
-        turn = np.stack([np.cross(down, z), down, z], 1)
+        z = np.array([0, -down[2], down[1]] if abs(down[0]) < 0.8 else [-down[1], down[0], 0])  # across it, level
+        z /= (z * z).sum() ** 0.5
+        x = np.array([down[1] * z[2] - down[2] * z[1], down[2] * z[0] - down[0] * z[2], down[0] * z[1] - down[1] * z[0]])
+        turn = np.stack([x, down, z], 1)
         middle, slope = (1 + top) / 2, (1 - top) / 2
         centre = (a + b) / 2
         self._add((centre[0], -centre[1], centre[2]), np.array([radius, length / 2, radius]), label, material, colours,
