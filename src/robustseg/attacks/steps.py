@@ -147,7 +147,7 @@ def climb(
         best = best or Best(current)
         for _ in range(steps):
             leaf = current.detach().requires_grad_()
-            values = objective(guide.draw(draws), leaf, labels)
+            values = objective(guide.draw(draws).eval(), leaf, labels)
             gradient = _gradient(values, leaf)
             if keep == "best":
                 best.offer(
