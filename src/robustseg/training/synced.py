@@ -1,15 +1,33 @@
 """Batch norm over the whole batch of several processes, on any device, so that two processes train like one."""
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as distributed
+import torch.distributed as distributed
 from torch import Tensor, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; a gradient that reaches it in one process concerns the summand of each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """`BatchNorm2d` whose batch statistics are those of all processes.
 
-    PyTorch's own `SyncBatchNorm` needs a GPU. This one sums `[count, sum, sum of squares]` over the processes with a
-    differentiable all-reduce.
+    PyTorch's own `SyncBatchNorm` needs a GPU. This one sums `[count, sum, sum of squares]` over the processes, once
+    forward and once back.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -18,19 +36,18 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         count = torch.full((1,), x.numel() / x.shape[1], dtype=wide.dtype, device=x.device)
-        sums = torch.cat([count, wide.sum((0, 2, 3)), (wide * wide).sum((0, 2, 3))])
-        sums = distributed.all_reduce(sums)
-        count, total, squares = sums[0], *sums[1:].chunk(2)
-        mean = total / count
-        variance = (squares / count - mean * mean).clamp_min(0)
-        self._remember(mean.detach(), variance.detach(), count.detach())
+        sums = _Sum.apply(torch.cat([count, wide.sum((0, 2, 3)), (wide * wide).sum((0, 2, 3))]))
+        total, squares = sums[1:].chunk(2)
+        mean = total / sums[0]
+        variance = (squares / sums[0] - mean * mean).clamp_min(0)
+        self._remember(mean.detach(), variance.detach(), sums[0].detach())
         scale = self.weight * (variance + self.eps).rsqrt()
         return (wide * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)).to(x.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        share = self.momentum if self.momentum is not None else 1 / (int(self.num_batches_tracked) + 1)
         self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         unbiased = variance * count / (count - 1).clamp_min(1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)

@@ -7,7 +7,6 @@ camera's: x right, y down, z forward; builders take heights, up is positive.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 
@@ -16,7 +15,9 @@ PLANES = 14
 TRAITS = 10
 """How many numbers a material may keep about its solid."""
 
-(SKY, ROAD, PAVEMENT, FACADE, ROOF, LEAF, BARK, PAINT, CABIN, WHEEL, SIGN, CLOTH, FENCE, METAL, PLAIN, RING, HEDGE) = range(17)
+(SKY, ROAD, PAVEMENT, FACADE, ROOF, LEAF, BARK, PAINT, CABIN, WHEEL, SIGN, CLOTH, FENCE, METAL, PLAIN, RING, HEDGE) = (
+    range(17)
+)
 """Materials; `shading` has one function for each family."""
 
 Colour = Sequence[float]
@@ -50,7 +51,7 @@ class Solids:
         return len(self.label)
 
     @classmethod
-    def join(cls, many: Sequence[Self]) -> Self:
+    def join(cls, many: Sequence["Solids"]) -> "Solids":
         """All solids of all sets."""
         return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in many]) for f in fields(cls)})
 
@@ -67,7 +68,9 @@ class Solids:
             parts["moving"] = np.full(len(self), moving)
         return Solids(**parts)
 
-    def at(self, x: float, z: float, heading: float = 0.0, *, height: float = 0.0, moving: bool | None = None) -> "Solids":
+    def at(
+        self, x: float, z: float, heading: float = 0.0, *, height: float = 0.0, moving: bool | None = None
+    ) -> "Solids":
         """An object set on the ground: turned by `heading` (radians, positive to the right), then shifted."""
         return self.moved(yaw(heading), np.array([x, -height, z]), moving)
 
@@ -115,7 +118,9 @@ class Builder:
         down = (a - b) / length  # local y runs from the end to the start
         z = np.array([0, -down[2], down[1]] if abs(down[0]) < 0.8 else [-down[1], down[0], 0])  # across it, level
         z /= (z * z).sum() ** 0.5
-        x = np.array([down[1] * z[2] - down[2] * z[1], down[2] * z[0] - down[0] * z[2], down[0] * z[1] - down[1] * z[0]])
+        x = np.array(
+            [down[1] * z[2] - down[2] * z[1], down[2] * z[0] - down[0] * z[2], down[0] * z[1] - down[1] * z[0]]
+        )
         turn = np.stack([x, down, z], 1)
         middle, slope = (1 + top) / 2, (1 - top) / 2
         centre = (a + b) / 2
