@@ -1,0 +1,168 @@
+"""Every command in process: what it writes, and one sentence with exit code 2 for what a user can mend."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from robustseg.cli import app
+from robustseg.records import read_records
+
+NETWORK = "erfnet(classes='camvid', width=0.25)"
+DATA = "streets(scenes=3, frames=1, size='32x64')"
+KEYS = "network source data perturbation images miou miou_per_image pixel_accuracy q rms linf flags seconds forwards backwards"
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    text = " ".join((result.stdout + result.stderr).split())
+    assert result.exit_code == code, text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("run")
+    changes = ("--perturbation", "gaussian(rms='8/255')", "--perturbation", "fgsm(budget='linf:0/255')")
+    run("evaluate", "--network", NETWORK, "--data", DATA, *changes, "--out", str(out), "--panels", "1")
+    return out
+
+
+def test_evaluate_writes_records_and_summary(folder: Path) -> None:
+    records = read_records(folder)
+    rows = json.loads((folder / "summary.json").read_text())
+    assert [r.perturbation for r in records] == ["clean", "gaussian(rms='8/255')", "fgsm(budget='linf:0/255')"]
+    assert [list(row) for row in rows] == [KEYS.split()] * 3
+    assert records[2].counts == records[0].counts
+    assert rows[2]["q"] == 1.0
+    assert rows[1]["images"] == 3
+
+
+def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path) -> None:
+    before = (folder / "records.jsonl").read_bytes()
+    run(
+        "evaluate",
+        "--network",
+        NETWORK,
+        "--data",
+        DATA,
+        "--perturbation",
+        "gaussian(rms='8/255')",
+        "--out",
+        str(folder),
+    )
+    assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "never"
+    change = ("--perturbation", "pgd(budget='linf:8/255', steps=2)", "--batch-size", "1")
+    text = run("evaluate", "--network", NETWORK, "--data", DATA, *change, "--out", str(out), "--dry-run")
+    assert "minutes" in text
+    assert not out.exists()
+
+
+def test_report_and_compare(folder: Path) -> None:
+    run("report", str(folder))
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert "no clear difference" in run("compare", str(folder), str(folder)) or "undecided" in run(
+        "compare", str(folder), str(folder)
+    )
+
+
+def test_list_and_doctor() -> None:
+    assert "pgd" in run("list", "perturbation")
+    assert "3 images" in run("doctor", "--data", DATA)
+
+
+def test_streets_are_written_and_read_back(tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    run("data", "streets", "--frames", "2", "--size", "32x48", "--out", str(out))
+    spec = f"camvid(root={str(out)!r}, split='test')"
+    assert "2 images" in run("doctor", "--data", spec)
+
+
+def test_train_resumes_and_its_weights_are_a_network(tmp_path: Path) -> None:
+    common = ["--network", NETWORK, "--data", DATA, "--holdout", DATA, "--out", str(tmp_path), "--crop", "32x32"]
+    common += ["--epochs", "2", "--batch-size", "2", "--check-every", "1"]
+    run("train", *common)
+    kept = (tmp_path / "best.safetensors").read_bytes()
+    run("train", *common)
+    assert (tmp_path / "best.safetensors").read_bytes() == kept
+    run("evaluate", "--network", str(tmp_path / "best.safetensors"), "--data", DATA, "--out", str(tmp_path / "run"))
+    (record,) = read_records(tmp_path / "run")
+    assert len(next(iter(record.files.values()))) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--network", "erfnett()"), "try erfnet"),
+        (("--network", "erfnet(classes='cityscapes')"), "one label space"),
+        (("--perturbation", "gausian(rms=1)"), "try gaussian"),
+        (("--perturbation", "gaussian(rms='x')"), "a number or a fraction"),
+        (("--data", "camvid(root='/nowhere')"), "try this tree"),
+        (("--data", "streets(split='tset')"), "split"),
+        (("--size", "12"), "HxW"),
+        (("--images", "0"), "at least 1 image"),
+        (("--batch-size", "0"), "at least one image"),
+        (("--precision", "float8"), "precision"),
+        (("--device", "gpu7"), "device"),
+        (("--source", "zoo:nothing"), "expected"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    arguments: tuple[str, str], sentence: str, tmp_path: Path
+) -> None:
+    given = {"--network": NETWORK, "--data": DATA, **dict([arguments])}
+    out = tmp_path / "never"
+    flat = [part for pair in given.items() for part in pair]
+    text = run("evaluate", *flat, "--out", str(out), code=2)
+    assert sentence in text
+    assert "error:" in text
+    assert not out.exists() or not list(out.rglob("*.jsonl"))
+
+
+def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise SystemError('ran')",))
+
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Evil()))
+    spec = f"enet(classes='camvid', weights={str(path)!r})"
+    text = run("evaluate", "--network", spec, "--data", DATA, "--out", str(tmp_path / "o"), code=2)
+    assert "expected" in text
+    assert "ran" not in text.split()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    text = run("evaluate", "--network", NETWORK, "--data", DATA, "--out", str(tmp_path), code=2)
+    assert "No space left" in text
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    for name in ("test", "testannot"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (64, 48)).save(tmp_path / name / "a_0.png")
+    whole = (tmp_path / "test" / "a_0.png").read_bytes()
+    (tmp_path / "test" / "a_0.png").write_bytes(whole[: len(whole) // 2])
+    spec = f"camvid(root={str(tmp_path)!r}, split='test')"
+    assert "a_0.png" in run("evaluate", "--network", NETWORK, "--data", spec, "--out", str(tmp_path / "o"), code=2)
+
+
+def test_the_installed_command_says_errors_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "robustseg.cli", "report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected records")
