@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import runs
-from robustseg.panels import LOST_COLOUR, magnified, quantised, read_panel, read_panels, save_panel, sheet, tiles
+from robustseg.panels import LOST_COLOUR, magnified, quantised, read_caption, read_panel, save_panel, sheet, tiles
 from robustseg.records import RobustsegError, ShapeError
 
 
@@ -24,8 +24,7 @@ def test_a_panel_reads_back_equal(tmp_path: Path) -> None:
         panel.perturbation,
     )
     assert back.label_space == panel.label_space
-    assert len(read_panels(tmp_path / "panels")) == 1
-    assert read_panels(tmp_path / "nothing") == []
+    assert read_caption(path) == (panel.id, panel.network, panel.data, panel.perturbation, panel.label_space.names)
 
 
 def test_what_is_no_panel_is_named(tmp_path: Path) -> None:

@@ -166,6 +166,20 @@ def test_equal_records_of_two_folders_stand_once(tmp_path: Path) -> None:
     assert "<dt>measurements</dt><dd>16</dd>" in html
 
 
+def test_of_many_panels_each_kind_of_perturbation_shows(tmp_path: Path) -> None:
+    records = runs.run(("zoo:first",))
+    folder = runs.write(tmp_path, records)
+    names = [r.perturbation for r in records if "pgd(budget='linf" in r.perturbation] * 9 + [records[1].perturbation]
+    for i, name in enumerate(names):
+        save_panel(folder / "panels", f"{i:02d}", runs.panel(perturbation=name))
+    html = write_report([folder], tmp_path / "r.html").read_text("utf-8")
+    assert html.count('<div class="panel">') == 20
+    assert "8 more are kept" in html
+    assert html.count("<code>gaussian(") == 1
+    second = html.split('<div class="panel">')[2]
+    assert "gaussian" in second
+
+
 def test_headline_names_the_worst_and_noise_of_its_size() -> None:
     text = words.headline(runs.run(("zoo:first",)))[0]
     assert re.fullmatch(

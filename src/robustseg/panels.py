@@ -7,10 +7,11 @@ is drawn, so that nothing is lost on the way and the report decides how large it
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -77,25 +78,48 @@ def save_panel(folder: Path, name: str, panel: Panel) -> Path:
     return path
 
 
+class Caption(NamedTuple):
+    """Which image of which record a panel shows, and the names of its classes."""
+
+    id: str
+    network: str
+    data: str
+    perturbation: str
+    classes: tuple[str, ...]
+
+
+def read_caption(path: Path) -> Caption:
+    """What a panel shows, without loading its pictures.
+
+    Raises:
+        RobustsegError: the file is not a panel.
+    """
+    with _opened(path) as stored:
+        about = json.loads(stored["about"].tobytes())
+        names = tuple(about["label_space"]["names"])
+        return Caption(about["id"], about["network"], about["data"], about["perturbation"], names)
+
+
 def read_panel(path: Path) -> Panel:
     """Read what `save_panel` wrote.
 
     Raises:
         RobustsegError: the file is not a panel.
     """
+    with _opened(path) as stored:
+        about = json.loads(stored["about"].tobytes())
+        arrays = {key: stored[key] for key in _ARRAYS}
+        texts = {key: about[key] for key in _TEXTS}
+        return Panel(**texts, label_space=LabelSpace.from_json(about["label_space"]), **arrays)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            about = json.loads(stored["about"].tobytes())
-            arrays = {key: stored[key] for key in _ARRAYS}
-            texts = {key: about[key] for key in _TEXTS}
-            return Panel(**texts, label_space=LabelSpace.from_json(about["label_space"]), **arrays)
+            yield stored
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise RobustsegError(f"expected a panel in {path}, got something else; try removing the file") from error
-
-
-def read_panels(folder: Path) -> list[Panel]:
-    """All panels of a folder by name; none where the folder is missing."""
-    return [read_panel(path) for path in sorted(Path(folder).glob("*.npz"))]
 
 
 class Tile(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from robustseg import metrics
-from robustseg.panels import Panel, read_panels, tiles
+from robustseg.panels import Panel, read_caption, read_panel, tiles
 from robustseg.records import Record, RobustsegError, json_line, read_records, write_whole
 from robustseg.report import tables, words
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
@@ -33,7 +33,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
         RobustsegError: a folder has no records, or the page cannot be written.
     """
     records = _distinct([record for folder in folders for record in read_records(folder)])
-    panels = [panel for folder in folders for panel in read_panels(Path(folder) / "panels")]
+    panels = [path for folder in folders for path in sorted((Path(folder) / "panels").glob("*.npz"))]
     path = Path(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     return list({json_line(record.to_json()): record for record in records}.values())
 
 
-def page(records: Sequence[Record], panels: Sequence[Panel] = ()) -> str:
-    """The whole HTML text."""
+def page(records: Sequence[Record], panels: Sequence[Path] = ()) -> str:
+    """The whole HTML text of records and the panel files that belong to them."""
     found = tables.groups(records)
     texts = {name: (resources.files("robustseg.report") / f"page.{name}").read_text("utf-8") for name in ("css", "js")}
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -94,7 +94,7 @@ def _title(group: tables.Group) -> str:
     return f"{name}, {len(group.ids)} image{'s' * (len(group.ids) != 1)}{size}"
 
 
-def _group(group: tables.Group, panels: Sequence[Panel], number: int) -> str:
+def _group(group: tables.Group, panels: Sequence[Path], number: int) -> str:
     """Everything about one data set; nothing in it mixes label spaces or images."""
     first = group.records[0]
     facts = {
@@ -191,8 +191,8 @@ def _worst(group: tables.Group) -> str:
     )
 
 
-def _panels(group: tables.Group, panels: Sequence[Panel]) -> str:
-    own = [(panel, record) for panel in panels if (record := _record_of(panel, group))]
+def _panels(group: tables.Group, panels: Sequence[Path]) -> str:
+    own = [(path, record) for path in panels if (record := _record_of(path, group))]
     if not own:
         return ""
     chips = "".join(
@@ -200,7 +200,8 @@ def _panels(group: tables.Group, panels: Sequence[Panel]) -> str:
         for name, colour in zip(group.label_space.names, group.label_space.palette, strict=True)
     )
     more = f" {len(own) - MOST_PANELS} more are kept in the run folder." if len(own) > MOST_PANELS else ""
-    drawn = "".join(_panel(panel, record, group) for panel, record in own[:MOST_PANELS])
+    chosen = _telling(own)[:MOST_PANELS]
+    drawn = "".join(_panel(read_panel(path), record, group) for path, record in chosen)
     return (
         "<h3>What it looks like</h3>"
         '<p class="note">The difference is drawn around mid-grey and magnified by the factor that stands below it. Black '
@@ -208,11 +209,25 @@ def _panels(group: tables.Group, panels: Sequence[Panel]) -> str:
     )
 
 
-def _record_of(panel: Panel, group: tables.Group) -> Record | None:
-    wanted = panel.network, panel.data, panel.perturbation, panel.label_space.names
+def _telling(own: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
+    """The panel with the lowest mIoU of each network and kind of perturbation first, then the others, lowest first."""
+
+    def after(pair: tuple[Path, Record]) -> float:
+        path, record = pair
+        return float(metrics.image_miou(record.counts)[record.ids.index(read_caption(path).id)])
+
+    ranked = sorted(own, key=after)
+    first = {(record.network, words.family(record)): (path, record) for path, record in reversed(ranked)}
+    heads = {path for path, _ in first.values()}
+    return sorted(ranked, key=lambda pair: pair[0] not in heads)
+
+
+def _record_of(path: Path, group: tables.Group) -> Record | None:
+    caption = read_caption(path)
     for record in group.records:
-        if (record.network, record.data, record.perturbation, record.label_space.names) == wanted:
-            return record if panel.id in record.ids else None
+        found = record.network, record.data, record.perturbation, record.label_space.names
+        if found == caption[1:] and caption.id in record.ids:
+            return record
     return None
 
 
