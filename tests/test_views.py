@@ -93,3 +93,11 @@ def test_batches_from_a_start_are_the_rest_of_all_batches():
     every = [b.ids for b in batches(data, 3)]
     assert [b.ids for b in batches(data, 3, start=3)] == every[1:]
     assert list(batches(data, 3, start=7)) == []
+
+
+def test_views_keep_size_and_files():
+    data = Numbered([(4, 6)] * 3)
+    data.files = ("classes.txt",)
+    view = Spread(Resized(data, (2, 2)), 2)
+    assert (view.size, view.files) == ((2, 2), ("classes.txt",))
+    assert Spread(data, 2).size is None

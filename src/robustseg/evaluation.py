@@ -112,7 +112,7 @@ def evaluate(networks: Network, data: Dataset, perturbation: Perturbation | None
 def evaluate(networks: Sequence[Network], data: Dataset, perturbation: Perturbation | None = ..., source: Network | None = ..., **options: Any) -> list[Record]: ...  # fmt: skip
 
 
-def evaluate(
+def evaluate(  # type: ignore[misc]  # the overloads say **options for brevity
     networks: Network | Sequence[Network],
     data: Dataset,
     perturbation: Perturbation | None = None,
@@ -145,11 +145,10 @@ def evaluate(
     """
     listed = [networks] if isinstance(networks, Network) else list(networks)
     jobs = _jobs(listed, data, perturbation, source, conditions or Conditions())
-    records: dict[int, Record] = {}
-    for job in jobs:
-        done = _run(job, None if folder is None else Path(folder), panels, on_batch)
-        records.update((id(target), record) for target, record in zip(job.targets, done, strict=True))
-    result = [records[id(network)] for network in listed]
+    # the targets of all jobs, in order, are the networks in order
+    result = [
+        record for job in jobs for record in _run(job, None if folder is None else Path(folder), panels, on_batch)
+    ]
     return result[0] if isinstance(networks, Network) else result
 
 
@@ -238,9 +237,9 @@ def _jobs(
 
 def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
     found = [_recorded(job, target, folder) for target in job.targets]
-    if all(found):
-        return [record for record in found if record]
     progress = folder and _open_progress(folder, job)
+    if all(found) and not (progress and progress.is_file()):  # a progress file is left by a run cut while it ended
+        return [record for record in found if record]
     parts = [_Part.from_json(line) for line in read_lines(progress)] if progress and progress.is_file() else []
     done = sum(len(part.counts[0].ids) for part in parts)
     flags = [_flags(target, job.data, job.conditions) for target in job.targets]
@@ -256,10 +255,11 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         for record, known in zip(records, found, strict=True):
             if known is None:
                 append_line(folder / "records.jsonl", record.to_json())
-        progress.unlink()
+        records = [known or record for record, known in zip(records, found, strict=True)]
         everything = read_records(folder)
         write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
         _keep_panels(job, records, everything, folder / "panels", panels)
+        progress.unlink()
     return records
 
 
@@ -313,19 +313,31 @@ def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
             f"got {perturbed.dtype} {tuple(perturbed.shape)}; try robustseg.testing.check_perturbation on it"
         )
     if not torch.isfinite(perturbed).all():
-        raise RobustsegError(f"expected finite images from {job.perturbation.spec}, got NaN or infinity")
+        raise RobustsegError(
+            f"expected finite images from {job.perturbation.spec}, got NaN or infinity; try smaller steps"
+        )
+    lowest, highest = float(perturbed.min()), float(perturbed.max())
+    if lowest < 0 or highest > 1:
+        raise RobustsegError(
+            f"expected images in [0, 1] from {job.perturbation.spec}, got {lowest:g} to {highest:g}; try clamping them"
+        )
     return perturbed
 
 
 def _predict(network: Network, images: Tensor) -> np.ndarray:
     with torch.inference_mode():
         predictions = network.predict(images.to(_device(network)))
-    if predictions.shape != (len(images), *images.shape[-2:]):
-        raise ShapeError(
-            f"expected predictions {(len(images), *images.shape[-2:])} of {network.spec}, "
-            f"got {tuple(predictions.shape)}; try robustseg.adapt, which brings logits to the input size"
-        )
+    _require_size(network, predictions.shape, images)
     return predictions.cpu().numpy()
+
+
+def _require_size(network: Network, shape: Sequence[int], images: Tensor) -> None:
+    wanted = (len(images), *images.shape[-2:])
+    if tuple(shape) != wanted:
+        raise ShapeError(
+            f"expected predictions {wanted} of {network.spec}, got {tuple(shape)}; "
+            "try robustseg.adapt, which brings logits to the input size"
+        )
 
 
 def _distances(perturbed: Tensor, images: Tensor) -> dict[str, list[float]]:
@@ -440,6 +452,7 @@ def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str,
     with frozen(network):
         with torch.no_grad():
             first, second = network(images), network(images)
+        _require_size(network, first.shape[:1] + first.shape[2:], images)
         scale = first.abs().amax().clamp_min(1e-12)
         sums = first.sum(1)
         probabilities = bool(first.min() >= 0 and first.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))  # fmt: skip
@@ -447,7 +460,10 @@ def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str,
             "random_output": bool((first - second).abs().amax() > 1e-4 * scale),
             "probabilities": probabilities,
             "not_finite": not bool(torch.isfinite(first).all()),
-            "zero_gradients": _zero_gradients(network, images, batch.labels),
+            # void pixels take the prediction: that they have no label says nothing of the network
+            "zero_gradients": _zero_gradients(
+                network, images, batch.labels.where(batch.labels != IGNORE, first.argmax(1))
+            ),
         }
 
 

@@ -1,6 +1,7 @@
 """Views on a data set (fewer images, another size) and the batches made of it."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ class Spread:
         self._data = data
         self._indices = [i * total // count for i in range(count)] if count < total else list(range(total))
         self.spec = data.spec
+        self.size: tuple[int, int] | None = getattr(data, "size", None)
+        self.files: tuple[Path, ...] = tuple(getattr(data, "files", ()))
         self.label_space: LabelSpace = data.label_space
         self.ids: Sequence[str] = tuple(data.ids[i] for i in self._indices)
 
@@ -38,6 +41,7 @@ class Resized:
             raise SpecError(f"expected a size HxW of at least 1x1, got {size[0]}x{size[1]}; try 180x240")
         self._data, self.size = data, size
         self.spec = data.spec
+        self.files: tuple[Path, ...] = tuple(getattr(data, "files", ()))
         self.label_space: LabelSpace = data.label_space
         self.ids: Sequence[str] = data.ids
 
