@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 import robustseg
-from robustseg import metrics
+from robustseg import metrics, registry
 from robustseg.data.views import batches
 from robustseg.losses import cross_entropy
 from robustseg.networks.fast import fast
@@ -72,16 +72,6 @@ class Cost(NamedTuple):
     backwards: int
     seconds: float
     memory: int
-
-
-class Clean:
-    """The perturbation that changes nothing."""
-
-    spec = "clean"
-
-    def __call__(self, network: Network, images: Tensor, labels: Tensor, *, rng: ImageRng) -> Tensor:
-        """The images themselves."""
-        return images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,11 +214,11 @@ def _jobs(
         raise RobustsegError(f"expected at least one network and one image, got {len(networks)} and {len(data)}")
     for network in [*networks, *([source] if source else [])]:
         network.label_space.require_same(data.label_space, mine=network.spec, theirs=data.spec)
-    perturbation = perturbation or Clean()
+    perturbation = perturbation or registry.build("perturbation", "clean")
     if conditions.precision == "float64":
         doubled = {id(n): copy.deepcopy(n).double() for n in [*networks, *([source] if source else [])]}
         networks, source = [doubled[id(n)] for n in networks], source and doubled[id(source)]
-    if isinstance(perturbation, Clean):
+    if perturbation.spec == "clean":
         source = None
     if source is not None:
         return [_Job(source, tuple(networks), data, perturbation, conditions)]
@@ -399,7 +389,7 @@ def _open_progress(folder: Path, job: _Job) -> Path:
 
 def _keep_panels(job: _Job, records: list[Record], everything: list[Record], folder: Path, number: int) -> None:
     """Perturb the images that lost most once more, and keep what they look like."""
-    if isinstance(job.perturbation, Clean):
+    if job.perturbation.spec == "clean":
         return
     for target, record in zip(job.targets, records, strict=True):
         clean = clean_of(record, everything)
@@ -468,9 +458,9 @@ def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str,
 
 
 def _zero_gradients(network: Network, images: Tensor, labels: Tensor) -> float | bool:
-    leaf = images.detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        loss = cross_entropy(network, leaf, labels).sum()
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller forbids
+        leaf = images.clone().detach().requires_grad_(True)
+        loss = cross_entropy(network, leaf, labels.clone()).sum()
     if not loss.requires_grad:
         return True
     (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)

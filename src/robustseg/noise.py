@@ -18,6 +18,12 @@ from robustseg.registry import noise
 from robustseg.types import ImageRng, Images, fraction
 
 
+@noise("clean")
+def clean(images: Images, *, rng: ImageRng) -> Images:
+    """The images themselves: what every perturbation is compared with."""
+    return images
+
+
 @noise("gaussian")
 def gaussian(images: Images, *, rms: float | str, rng: ImageRng) -> Images:
     """Add `rms * N(0, 1)` to every value.
