@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,8 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
 def test_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"make ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text())) <= set(targets)
+
+
+def test_generated_docs_are_fresh() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], check=False)
+    assert done.returncode == 0, "run make docs"
