@@ -435,3 +435,11 @@ def test_progress_is_told():
     evaluate(small(), Scenes(5), attack(), conditions=Conditions(batch_size=2), on_batch=steps.append)
     assert [(p.done, p.total) for p in steps] == [(2, 5), (4, 5), (5, 5)]
     assert {(p.perturbation, p.source) for p in steps} == {(PGD, small().spec)}
+
+
+def test_the_callers_gradient_mode_does_not_matter():
+    expected = figures(evaluate(small(), Scenes(), attack()))
+    for mode in (torch.no_grad, torch.inference_mode):
+        network = small()
+        with mode():
+            assert figures(evaluate(network, Scenes(), attack())) == expected

@@ -84,7 +84,7 @@ class _Seen:
 
 
 def _look(data: Dataset, samples: int | None, on_sample: Callable[[int, int], None]) -> tuple[list[str], list[int]]:
-    """Sentences on a data set, and the indices of the samples that could be read."""
+    """Sentences on a data set, and the indices of the samples that a network can be tried on."""
     total = len(data)
     if not total:
         return [f"Problem: expected images in {data.spec}, got an empty data set; try another split"], []
@@ -106,7 +106,8 @@ def _look(data: Dataset, samples: int | None, on_sample: Callable[[int, int], No
     lines += [f"Problem: {text}" for text in seen.broken[:5]]
     if len(seen.broken) > 5:
         lines.append(f"Problem: {len(seen.broken) - 5} more of the images read cannot be used.")
-    return (lines + _describe(seen, data.label_space) if readable else lines), readable
+    described = _describe(seen, data.label_space) if readable else []
+    return lines + described, readable if seen.pixels.any() else []
 
 
 def _spread(total: int, samples: int) -> list[int]:

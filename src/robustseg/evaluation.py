@@ -225,6 +225,7 @@ def _jobs(
     return [_Job(network, (network,), data, perturbation, conditions) for network in networks]
 
 
+@torch.inference_mode(False)  # attacks need gradients, whatever mode the caller is in
 def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
     found = [_recorded(job, target, folder) for target in job.targets]
     progress = folder and _open_progress(folder, job)
@@ -458,9 +459,9 @@ def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str,
 
 
 def _zero_gradients(network: Network, images: Tensor, labels: Tensor) -> float | bool:
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller forbids
-        leaf = images.clone().detach().requires_grad_(True)
-        loss = cross_entropy(network, leaf, labels.clone()).sum()
+    leaf = images.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        loss = cross_entropy(network, leaf, labels).sum()
     if not loss.requires_grad:
         return True
     (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
