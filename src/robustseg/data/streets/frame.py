@@ -6,17 +6,31 @@ from torch import Tensor
 
 from robustseg.data.streets.ground import grassy
 from robustseg.data.streets.render import (
-    KERB_HIT, NOTHING, PAVEMENT_HIT, ROAD_HIT, Bodies, Hits, Pairs, Rays, camera_boxes, keep_nearest, look, meet_ground, pack,
-    shadow_map, street_coordinates, unpack,
+    KERB_HIT,
+    NOTHING,
+    PAVEMENT_HIT,
+    ROAD_HIT,
+    Bodies,
+    Hits,
+    Pairs,
+    Rays,
+    camera_boxes,
+    keep_nearest,
+    look,
+    meet_ground,
+    pack,
+    shadow_map,
+    street_coordinates,
+    unpack,
 )  # fmt: skip
-from robustseg.data.streets.scene import Street, View
+from robustseg.data.streets.scene import Street
 from robustseg.data.streets.shading import develop, shade, turned
 from robustseg.data.streets.shapes import HEDGE, LEAF
 from robustseg.types import Sample
 
 SKY_DEPTH = 10_000.0
 """The depth (metres) of the sky: far enough that only the camera's rotation moves it."""
-OFFSETS = ((-0.33, -0.17), (0.17, -0.33), (0.33, 0.17), (-0.17, 0.33))
+OFFSETS = ((0.10, -0.36), (0.27, 0.27), (-0.36, 0.10))
 """Where pixels at edges are seen besides their centre, pixels."""
 
 
@@ -55,7 +69,8 @@ def render(scene: Street, frame: int, size: tuple[int, int]) -> Sample:
     light = shade(scene, view, bodies, shadow, every, origin, torch.cat(directions), pixel)
     rgb = light[: h * w]
     # averaged below the brightness of paper, so that bright sky does not eat thin branches
-    rgb[rows] = light[h * w :].view(len(OFFSETS), len(rows), 3).clamp_max(1.5).mean(0)
+    seen = light[h * w :].view(len(OFFSETS), len(rows), 3).clamp_max(1.5).sum(0)
+    rgb[rows] = (seen + rgb[rows].clamp_max(1.5)) / (1 + len(OFFSETS))
 
     generator = torch.Generator().manual_seed(seed_of(*scene.key, frame))
     labels, moving = _labels(scene, bodies, hits, origin, direction)
@@ -120,6 +135,3 @@ def _labels(scene: Street, bodies: Bodies, hits: Hits, origin: Tensor, direction
         lateral, _ = street_coordinates(scene, place[:, 0], place[:, 2])
         labels[rows[grassy(scene, lateral)]] = 5
     return labels, (hits.solid >= 0) & bodies.moving[known]
-
-
-__all__ = ["OFFSETS", "SKY_DEPTH", "View", "intrinsics_of", "render", "seed_of"]

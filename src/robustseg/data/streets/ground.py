@@ -18,7 +18,9 @@ def grassy(scene: Street, lateral: Tensor) -> Tensor:
     return (lateral > scene.half[1] + scene.pavement) | (lateral < -scene.half[0] - scene.pavement)
 
 
-def ground(scene: Street, view: View, kind: Tensor, point: Tensor, depth: Tensor, pixel: float, eye: float) -> tuple[Tensor, Tensor]:
+def ground(
+    scene: Street, view: View, kind: Tensor, point: Tensor, depth: Tensor, pixel: float, eye: float
+) -> tuple[Tensor, Tensor]:
     """Albedo `[n, 3]` and mirror share `[n]` of ground points."""
     lateral, ahead = street_coordinates(scene, point[:, 0], point[:, 2])
     along = ahead + view.along
@@ -37,7 +39,9 @@ def _road(scene: Street, view: View, x: Tensor, z: Tensor, fx: Tensor, fz: Tenso
     fine, broad = grain(x, z, 2.6), grain(x, z + 11, 33.0)
     fade = (0.05 / fz).clamp_max(1)
     value = 1 + 0.20 * fine[0] * fade + 0.05 * fine[1] * fade + 0.10 * broad[1]
-    tracks = band(x.abs() - scene.lane * 0.5, 0.75, 0.5, fx + 0.5) + band(x.abs() - scene.lane * 0.5, -0.75, 0.5, fx + 0.5)
+    tracks = band(x.abs() - scene.lane * 0.5, 0.75, 0.5, fx + 0.5) + band(
+        x.abs() - scene.lane * 0.5, -0.75, 0.5, fx + 0.5
+    )
     value = value * (1 - 0.12 * tracks * (1 + 0.5 * broad[2]).clamp(0, 2))
     stain = band(x.abs(), scene.lane * 0.5, 0.35, fx + 0.5) * (0.5 + 0.5 * broad[2]).clamp(0, 1)
     value = value * (1 - 0.10 * stain)
@@ -53,10 +57,15 @@ def _road(scene: Street, view: View, x: Tensor, z: Tensor, fx: Tensor, fz: Tenso
     edge = torch.where(x > 0, scene.half[1] - x, scene.half[0] + x)
     rgb = rgb * (1 - 0.35 * band(edge, 0.12, 0.3, fx + 0.05))[:, None]
     cell = torch.floor(z / 19)
-    cover_x, cover_z = (cell_random(cell, 0 * cell, 0.4) - 0.5) * 2 * scene.lane, (cell + 0.2 + 0.6 * cell_random(cell, 0 * cell + 1, 0.4)) * 19
+    cover_x, cover_z = (
+        (cell_random(cell, 0 * cell, 0.4) - 0.5) * 2 * scene.lane,
+        (cell + 0.2 + 0.6 * cell_random(cell, 0 * cell + 1, 0.4)) * 19,
+    )
     radius = ((x - cover_x) ** 2 + (z - cover_z) ** 2).sqrt()
     cover = 1 - step(radius, 0.33, fz)
-    rgb = mix(rgb, torch.tensor([0.045, 0.042, 0.04]) * (1 + 0.6 * band(radius, 0.24, 0.04, fz))[:, None], cover[:, None])
+    rgb = mix(
+        rgb, torch.tensor([0.045, 0.042, 0.04]) * (1 + 0.6 * band(radius, 0.24, 0.04, fz))[:, None], cover[:, None]
+    )
     paint, yellow = _markings(scene, view, x, z, fx, fz)
     worn = (0.92 - 0.35 * (broad[2] + fine[2] * fade - 0.4).clamp(0, 1.6)).clamp(0.2, 1)
     rgb = mix(rgb, WHITE, (paint * worn)[:, None])
@@ -76,9 +85,13 @@ def _markings(scene: Street, view: View, x: Tensor, z: Tensor, fx: Tensor, fz: T
         side = (x * sign > 0).float()
         if parking and bays:
             white = torch.maximum(white, band(x * sign, half - 2.1, 0.10, fx) * side)
-            white = torch.maximum(white, band(x * sign, half - 1.05, 2.1, fx) * band(z, 0.0, 0.10, fz, period=6.0) * side)
+            white = torch.maximum(
+                white, band(x * sign, half - 1.05, 2.1, fx) * band(z, 0.0, 0.10, fz, period=6.0) * side
+            )
         elif not parking and scene.side < 0:
-            yellow = torch.maximum(yellow, (band(x * sign, half - 0.28, 0.09, fx) + band(x * sign, half - 0.48, 0.09, fx)) * side)
+            yellow = torch.maximum(
+                yellow, (band(x * sign, half - 0.28, 0.09, fx) + band(x * sign, half - 0.48, 0.09, fx)) * side
+            )
         elif not parking:
             white = torch.maximum(white, band(x * sign, half - 0.30, 0.10, fx) * side)
     for start, end, *_ in view.crossings:
@@ -95,7 +108,9 @@ def _markings(scene: Street, view: View, x: Tensor, z: Tensor, fx: Tensor, fz: T
 def _pavement(scene: Street, x: Tensor, z: Tensor, fx: Tensor, fz: Tensor, kerb_face: Tensor) -> Tensor:
     rng = scene.rng(22)
     wide, long = ((0.5, 0.5), (0.6, 0.9), (0.3, 0.3), (0.9, 0.6))[int(rng.integers(4))]
-    base = torch.tensor([0.30, 0.285, 0.26]) * float(rng.uniform(0.65, 1.2)) + torch.tensor([0.05, 0.0, -0.02]) * float(rng.random())
+    base = torch.tensor([0.30, 0.285, 0.26]) * float(rng.uniform(0.65, 1.2)) + torch.tensor([0.05, 0.0, -0.02]) * float(
+        rng.random()
+    )
     fine, broad = grain(x, z, 2.2), grain(x + 7, z, 27.0)
     fade = (0.05 / fz).clamp_max(1)
     column = torch.floor(x / wide)

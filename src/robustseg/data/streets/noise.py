@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SIZE = 256
-LEAVES = 48
+LEAVES = 64
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def _volume() -> Tensor:
     white = torch.randn(LEAVES, LEAVES, LEAVES, generator=torch.Generator().manual_seed(21))
     f = torch.fft.fftfreq(LEAVES)
     radius = (f[:, None, None] ** 2 + f[None, :, None] ** 2 + f[None, None] ** 2).sqrt()
-    noise = torch.fft.ifftn(torch.fft.fftn(white) / (0.10 + radius)).real.flatten()
+    noise = torch.fft.ifftn(torch.fft.fftn(white) / (0.45 + radius)).real.flatten()
     ranks = torch.empty_like(noise)
     ranks[noise.argsort()] = torch.linspace(0, 1, len(noise))
     return functional.pad(ranks.view(1, 1, LEAVES, LEAVES, LEAVES), (1,) * 6, mode="circular")

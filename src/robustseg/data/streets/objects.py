@@ -49,7 +49,9 @@ def choice(rng: np.random.Generator, many: Sequence[Colour]) -> np.ndarray:
 
 def car(rng: np.random.Generator, kind: str | None = None) -> Solids:
     """A hatchback, saloon, estate, van or bus: body, cabin, wheels, mirrors; lights and doors are painted on."""
-    kind = kind or str(rng.choice(["hatch", "saloon", "estate", "suv", "van", "bus"], p=[0.32, 0.28, 0.15, 0.14, 0.08, 0.03]))
+    kind = kind or str(
+        rng.choice(["hatch", "saloon", "estate", "suv", "van", "bus"], p=[0.32, 0.28, 0.15, 0.14, 0.08, 0.03])
+    )
     #        length width height belt  wheel  cabin front, rear base (z), slopes, hood drop, boot drop
     shape = {
         "hatch": (3.9, 1.70, 1.46, 0.93, 0.30, 0.85, -1.85, 0.85, 0.45, 0.26, 0.30),
@@ -76,7 +78,7 @@ def car(rng: np.random.Generator, kind: str | None = None) -> Solids:
     colours = (paint, paint * 0.8, (0.02, 0.02, 0.02))
     traits = (half, w, b, wheel_front, wheel_rear, wheel, (belt + low) / 2, rng.random(), float(kind == "bus"), low)
     corner = 0.16 if kind != "bus" else 0.08
-    cuts = [
+    cuts: list[tuple[float, ...]] = [
         (0, half - front, hood, (half - front) * b + hood * front),
         (0, half + rear, -boot, (half + rear) * b - boot * rear) if half + rear > 0.05 else (0, 1, 0, b),
         *((sx, 0, sz * 0.5, w + 0.5 * half - corner) for sx in (-1, 1) for sz in (-1, 1)),
@@ -101,7 +103,9 @@ def car(rng: np.random.Generator, kind: str | None = None) -> Solids:
                        ((0.012, 0.012, 0.013), (0.35, 0.36, 0.38)), (wheel, rng.random()))  # fmt: skip
     for side in (-1, 1):
         if kind != "bus":
-            build.hull((side * (w + 0.08), belt + 0.06, front - 0.35), (0.20, 0.14, 0.10), (), CAR, PLAIN, (paint * 0.7,))
+            build.hull(
+                (side * (w + 0.08), belt + 0.06, front - 0.35), (0.20, 0.14, 0.10), (), CAR, PLAIN, (paint * 0.7,)
+            )
     # the dark underside keeps light from shining below the body
     build.box((0, low - 0.02, 0), (width - 0.3, 0.16, length - 0.5), CAR, PLAIN, ((0.01, 0.01, 0.01),))
     return build.solids()
@@ -143,7 +147,16 @@ def person(rng: np.random.Generator, phase: float | None = None) -> Solids:
     build.tube((0, 0.95 * k, 0), (0, 1.45 * k, 0), 0.155 * k * wide, label, CLOTH, (top,), (1.0,), top=1.15)
     build.ball((0, 1.43 * k, 0), (0.215 * k * wide, 0.09 * k, 0.115 * k * wide), label, CLOTH, (top,))
     if coat or skirt:
-        build.tube((0, 0.55 * k, 0), (0, 1.05 * k, 0), 0.22 * k * wide, label, CLOTH, (top if coat else legs,), (1.0,), top=0.72)
+        build.tube(
+            (0, 0.55 * k, 0),
+            (0, 1.05 * k, 0),
+            0.22 * k * wide,
+            label,
+            CLOTH,
+            (top if coat else legs,),
+            (1.0,),
+            top=0.72,
+        )
     build.tube((0, 1.44 * k, 0), (0, 1.58 * k, 0.01), 0.055 * k, label, CLOTH, (skin,))
     build.ball((0, 1.63 * k, 0.02 * k), (0.078 * k, 0.115 * k, 0.095 * k), label, CLOTH, (skin,))
     build.ball((0, 1.665 * k, -0.012 * k), (0.09 * k, 0.10 * k, 0.10 * k), label, CLOTH, (hair,))
@@ -159,9 +172,18 @@ def cyclist(rng: np.random.Generator, phase: float = 0.0) -> Solids:
     top, legs, skin, frame = (choice(rng, c) for c in (CLOTHES, CLOTHES[:8], SKINS, PAINTS))
     build, label = Builder(), BICYCLIST
     for z in (-0.52, 0.52):
-        build.tube((-0.018, 0.34, z), (0.018, 0.34, z), 0.34, label, RING, ((0.015, 0.015, 0.015), (0.4, 0.4, 0.4)), (0.34,))
+        build.tube(
+            (-0.018, 0.34, z), (0.018, 0.34, z), 0.34, label, RING, ((0.015, 0.015, 0.015), (0.4, 0.4, 0.4)), (0.34,)
+        )
     hub, seat, head, rear, fork = (0, 0.30, -0.05), (0, 0.92, -0.22), (0, 0.88, 0.36), (0, 0.34, -0.52), (0, 0.34, 0.52)
-    for a, b in ((hub, seat), (hub, head), ((0, 0.82, -0.19), head), (hub, rear), (rear, (0, 0.8, -0.18)), (head, fork)):
+    for a, b in (
+        (hub, seat),
+        (hub, head),
+        ((0, 0.82, -0.19), head),
+        (hub, rear),
+        (rear, (0, 0.8, -0.18)),
+        (head, fork),
+    ):
         build.tube(a, b, 0.022, label, METAL, (frame,))
     bar = (0, 1.0, 0.34)
     build.tube((-0.26, 1.0, 0.30), (0.26, 1.0, 0.30), 0.018, label, METAL, ((0.05, 0.05, 0.05),))
@@ -177,7 +199,9 @@ def cyclist(rng: np.random.Generator, phase: float = 0.0) -> Solids:
         _limb(build, (hip, knee, hip + reach), (0.088, 0.06, 0.045), label, legs)
         build.ball(pedal + np.array([0, 0.04, 0.03]), (0.045, 0.045, 0.12), label, CLOTH, (legs * 0.3,))
         shoulder = np.array([side * 0.19, 1.46, 0.08])
-        _limb(build, (shoulder, (side * 0.25, 1.20, 0.16), (side * 0.24, 1.02, 0.31)), (0.058, 0.045, 0.036), label, top)
+        _limb(
+            build, (shoulder, (side * 0.25, 1.20, 0.16), (side * 0.24, 1.02, 0.31)), (0.058, 0.045, 0.036), label, top
+        )
         build.ball(shoulder, (0.07, 0.07, 0.07), label, CLOTH, (top,))
     build.tube((0, 0.95, -0.22), (0, 1.48, 0.06), 0.16, label, CLOTH, (top,), (1.0,), top=1.2)
     build.ball((0, 0.98, -0.21), (0.165, 0.13, 0.15), label, CLOTH, (legs,))
@@ -203,7 +227,7 @@ def tree(rng: np.random.Generator, *, green: np.ndarray, tall: float = 1.0) -> S
         for i in range(5):
             low = height * (0.10 + 0.17 * i)
             r = radius * (1 - 0.17 * i)
-            build.tube((0, low, 0), (0, low + height * 0.30, 0), r, TREE, LEAF, (green * 0.55, green), (0.13, seed + i, 0.35),
+            build.tube((0, low, 0), (0, low + height * 0.30, 0), r, TREE, LEAF, (green * 0.55, green), (0.075, seed + i, 0.38),
                        top=0.12)  # fmt: skip
         return build.solids()
     height = rng.uniform(5.0, 9.5) * tall
@@ -213,7 +237,7 @@ def tree(rng: np.random.Generator, *, green: np.ndarray, tall: float = 1.0) -> S
     build.tube((0, 0, 0), (rng.normal(0, 0.1), clear * 1.25, rng.normal(0, 0.1)), stem, TREE, BARK, (bark,), top=0.7)
     middle = np.array([0, (clear + height) / 2, 0])
     extent = np.array([radius, (height - clear) / 2, radius])
-    build.ball(middle, extent * 0.66, TREE, LEAF, (green * 0.7, green), (0.20, seed, 0.15))
+    build.ball(middle, extent * 0.66, TREE, LEAF, (green * 0.7, green), (0.10, seed, 0.2))
     blobs = 9
     for i in range(blobs):
         angle, level = 2.4 * i + rng.uniform(-0.4, 0.4), -0.75 + 1.6 * (i + 0.5) / blobs
@@ -221,7 +245,7 @@ def tree(rng: np.random.Generator, *, green: np.ndarray, tall: float = 1.0) -> S
         at = middle + extent * np.array([out * np.cos(angle), level * 0.68, out * np.sin(angle)])
         size = extent.mean() * rng.uniform(0.36, 0.54)
         build.ball(at, (size * 1.1, size * rng.uniform(0.75, 0.95), size * 1.1), TREE, LEAF, (green * 0.7, green),
-                   (0.19, seed + 0.1 * i, 0.45))  # fmt: skip
+                   (0.085, seed + 0.1 * i, 0.5))  # fmt: skip
         if i % 3 == 0:
             build.tube((0, clear * 1.05, 0), at, stem * 0.5, TREE, BARK, (bark,), top=0.4)
     return build.solids()
@@ -231,7 +255,7 @@ def hedge(rng: np.random.Generator, *, green: np.ndarray, length: float, height:
     """A clipped hedge along z."""
     build = Builder()
     cuts = [(sx, 1.5, 0, 0.35 + 0.75 * height - 0.18) for sx in (-1, 1)]
-    build.hull((0, height / 2, 0), (0.7, height, length), cuts, TREE, HEDGE, (green * 0.5, green), (0.12, rng.random()))
+    build.hull((0, height / 2, 0), (0.7, height, length), cuts, TREE, HEDGE, (green * 0.5, green), (0.07, rng.random()))
     return build.solids()
 
 
@@ -274,9 +298,18 @@ def sign(rng: np.random.Generator) -> Solids:
         build.hull((0, top, -0.06), (2 * r, 1.8 * r, 0.03), cuts, SIGN_LABEL, SIGN, (white, red, (0.02, 0.02, 0.02)),
                    (2, rng.random(), r, 0.9 * r))  # fmt: skip
     else:
-        build.box((0, top, -0.06), (1.7 * r, 1.7 * r, 0.03), SIGN_LABEL, SIGN, (blue, white, white), (3, rng.random(), r, r))
+        build.box(
+            (0, top, -0.06), (1.7 * r, 1.7 * r, 0.03), SIGN_LABEL, SIGN, (blue, white, white), (3, rng.random(), r, r)
+        )
     if rng.random() < 0.3:
-        build.box((0, top - r - 0.22, -0.06), (1.6 * r, 0.26, 0.03), SIGN_LABEL, SIGN, (white, (0.02, 0.02, 0.02)), (4, rng.random(), r, 0.13))
+        build.box(
+            (0, top - r - 0.22, -0.06),
+            (1.6 * r, 0.26, 0.03),
+            SIGN_LABEL,
+            SIGN,
+            (white, (0.02, 0.02, 0.02)),
+            (4, rng.random(), r, 0.13),
+        )
     return build.solids()
 
 

@@ -86,7 +86,10 @@ class Rays:
             away = torch.stack([bodies.normals[..., 0], bodies.normals[..., 2], -offset], -1)
             start = torch.stack([bodies.rows[..., 0], bodies.rows[..., 2], -middle], -1)
             self.fixed, self.varying = (bodies.normals @ direction).T.contiguous(), away.permute(1, 2, 0).contiguous()
-            self.fixed_row, self.varying_row = (bodies.rows @ direction).T.contiguous(), start.permute(1, 2, 0).contiguous()
+            self.fixed_row, self.varying_row = (
+                (bodies.rows @ direction).T.contiguous(),
+                start.permute(1, 2, 0).contiguous(),
+            )
 
     def plane(self, k: int, solid: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Distance beyond plane k at the origin, and its change along the ray."""
@@ -209,7 +212,8 @@ def _meet_quadrics(rays: Rays, pairs: Pairs, index: Tensor, last: bool) -> tuple
         rows = met[holed]
         at = [(o.index_select(0, rows), d.index_select(0, rows)) for o, d in ((ox, dx), (oy, dy), (oz, dz))]
         keep_first, keep_second = (
-            _solid_there(rays.bodies, solid[holed], torch.stack([o + t[holed] * d for o, d in at], 1)) for t in (first, second)
+            _solid_there(rays.bodies, solid[holed], torch.stack([o + t[holed] * d for o, d in at], 1))
+            for t in (first, second)
         )
         back[holed] = (~keep_first).int()
         first[holed] = torch.where(keep_first, first[holed], torch.where(keep_second, second[holed], torch.nan))
@@ -365,16 +369,21 @@ def shadow_map(bodies: Bodies, sun: np.ndarray) -> ShadowMap:
 
 
 def sunlit(shadow: ShadowMap, x: Tensor, up: Tensor, z: Tensor, blur: float) -> Tensor:
-    """The share of sunlight, 0 to 1, at points; averaged over taps `blur` cells wide."""
+    """The share of sunlight, 0 to 1, at points `up` metres over the road; shadows fade over `blur` cells."""
     rows, columns = MAP
     column, row = shadow.place(x, up, z)
-    light = torch.zeros_like(x)
     bias = up + 0.06
-    taps = [(0.0, 0.0), (0.9, 0.3), (-0.3, 0.9), (-0.9, -0.3), (0.3, -0.9)]
-    if blur > 2:
-        taps += [(1.6, -1.3), (-1.6, 1.3), (1.4, 1.6), (-1.4, -1.6)]
-    for a, b in taps:
-        c = (column + (columns / 2 + a * blur + 0.5)).clamp(0, columns - 1).to(torch.int32)
-        r = (row + (rows / 2 + b * blur + 0.5)).clamp(0, rows - 1).to(torch.int32)
-        light += shadow.heights.index_select(0, r * columns + c) < bias
-    return light / len(taps)
+    column, row = column + columns / 2, row + rows / 2
+    left, top = column.floor(), row.floor()
+    share_x, share_y = column - left, row - top
+    light = torch.zeros_like(x)
+    # a tent over three by three taps, `blur` cells apart: continuous at the borders of cells
+    for b, wy in ((-1, 1 - share_y), (0, None), (1, share_y)):
+        r = (top + b * blur).clamp(0, rows - 1).to(torch.int32) * columns
+        across = torch.zeros_like(x)
+        for a, wx in ((-1, 1 - share_x), (0, None), (1, share_x)):
+            c = (left + a * blur).clamp(0, columns - 1).to(torch.int32)
+            seen = (shadow.heights.index_select(0, r + c) < bias).to(x.dtype)
+            across = across + (seen if wx is None else seen * wx)
+        light = light + (across if wy is None else across * wy)
+    return light / 4

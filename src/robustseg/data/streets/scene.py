@@ -14,6 +14,7 @@ import numpy as np
 
 from robustseg.data.streets import objects
 from robustseg.data.streets.houses import house
+from robustseg.data.streets.look import Look, draw_look
 from robustseg.data.streets.shapes import Solids, yaw
 
 FRAMES_PER_SECOND = 10
@@ -21,24 +22,6 @@ FAR = 230.0
 """How far (metres) along the street things are built."""
 KERB = 0.13
 """Height of the pavement over the road, metres."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """Light, air and camera settings of a scene; colours are linear RGB."""
-
-    sun: np.ndarray  # unit vector towards the sun, world axes at along 0
-    sun_colour: np.ndarray
-    sky_colour: np.ndarray
-    horizon: np.ndarray
-    clouds: float  # share of the sky, 0 to 1
-    overcast: bool
-    softness: float  # blur of shadow edges
-    haze: float  # 1 / metres
-    exposure: float
-    balance: np.ndarray
-    noise: float
-    wet: float
 
 
 class View(NamedTuple):
@@ -137,30 +120,21 @@ def street(seed: int, scene: int) -> Street:
     rng = np.random.default_rng([seed, scene])
     style = str(rng.choice(["city", "suburb", "modern"], p=[0.5, 0.3, 0.2]))
     curve = rng.uniform(1 / 700, 1 / 220) * rng.choice([-1, 1]) if rng.random() < 0.5 else 1e-5
-    greens = ((0.09, 0.17, 0.03), (0.06, 0.13, 0.03), (0.12, 0.17, 0.04), (0.17, 0.16, 0.03), (0.30, 0.16, 0.03), (0.07, 0.15, 0.05))
+    greens = (
+        (0.09, 0.17, 0.03),
+        (0.06, 0.13, 0.03),
+        (0.12, 0.17, 0.04),
+        (0.17, 0.16, 0.03),
+        (0.30, 0.16, 0.03),
+        (0.07, 0.15, 0.05),
+    )
     green = np.array(greens[int(rng.choice(6, p=[0.28, 0.25, 0.2, 0.1, 0.07, 0.1]))])
     return Street(
         (seed, scene), style, curve, int(rng.choice([-1, 1])), rng.uniform(2.9, 3.7),
         (bool(rng.random() < 0.7), bool(rng.random() < 0.7)), rng.uniform(2.2, 4.5), rng.uniform(55, 80),
         rng.uniform(4, 10), rng.uniform(0, 200), rng.uniform(1.25, 1.7), rng.uniform(-0.01, 0.035),
         rng.uniform(0.95, 1.25), rng.uniform(0.05, 0.25), green, rng.uniform(0.2, 1.0), rng.uniform(0.4, 1.3), rng.uniform(0.3, 1.2),
-        _look(rng),
-    )  # fmt: skip
-
-
-def _look(rng: np.random.Generator) -> Look:
-    overcast = rng.random() < 0.3
-    azimuth, height = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(22, 60) if not overcast else rng.uniform(70, 80))
-    sun = np.array([np.cos(height) * np.sin(azimuth), -np.sin(height), np.cos(height) * np.cos(azimuth)])
-    warm = np.clip((np.deg2rad(50) - height) / np.deg2rad(35), 0, 1)
-    sun_colour = np.array([1.0, 0.95 - 0.14 * warm, 0.88 - 0.32 * warm]) * (rng.uniform(2.3, 3.2) if not overcast else 0.55)
-    sky = np.array([0.22, 0.40, 0.80]) * rng.uniform(0.8, 1.1) if not overcast else np.array([0.66, 0.70, 0.76]) * rng.uniform(0.8, 1.1)
-    horizon = np.array([0.80, 0.84, 0.90]) * rng.uniform(0.85, 1.05) if not overcast else sky * rng.uniform(0.98, 1.12)
-    clouds = rng.uniform(0.0, 0.75) if not overcast else rng.uniform(0.8, 1.0)
-    return Look(
-        sun, sun_colour, sky, horizon, clouds, overcast, rng.uniform(0.6, 1.2) if not overcast else 7.0,
-        rng.choice([0.0006, 0.0015, 0.0035, 0.006], p=[0.35, 0.35, 0.2, 0.1]), rng.uniform(0.85, 1.25) * (1.0 if not overcast else 1.25),
-        np.array([rng.uniform(0.94, 1.06), 1.0, rng.uniform(0.94, 1.06)]), rng.uniform(0.002, 0.008), rng.random(),
+        draw_look(rng),
     )  # fmt: skip
 
 
@@ -194,8 +168,16 @@ def _block(key: tuple[int, int], number: int) -> Solids:
             while z < scene.block - 6:
                 if rng.random() < 0.72:
                     kind = None if rng.random() < 0.93 else "van"
-                    kind = kind or str(rng.choice(["hatch", "saloon", "estate", "suv", "van"], p=[0.35, 0.27, 0.15, 0.15, 0.08]))
-                    put(objects.car(rng, kind), sign * (edge - 1.05 + rng.normal(0, 0.05)), z, np.pi * (sign != scene.side), 0)
+                    kind = kind or str(
+                        rng.choice(["hatch", "saloon", "estate", "suv", "van"], p=[0.35, 0.27, 0.15, 0.15, 0.08])
+                    )
+                    put(
+                        objects.car(rng, kind),
+                        sign * (edge - 1.05 + rng.normal(0, 0.05)),
+                        z,
+                        np.pi * (sign != scene.side),
+                        0,
+                    )
                 z += rng.uniform(5.2, 7.0)
     return Solids.join(things)
 
@@ -209,25 +191,52 @@ def _plots(scene: Street, rng: np.random.Generator, sign: int, line: float, begi
         front = min(rng.uniform(7, 12) if suburb else rng.uniform(8, 19), scene.block - z)
         if scene.block - z - front < 6:
             front = scene.block - z
-        middle, deep, back = z + front / 2, rng.uniform(9, 14), rng.uniform(3.5, 6.5) if suburb else rng.choice([0.0, 0.0, 0.4, 1.0])
+        middle, deep, back = (
+            z + front / 2,
+            rng.uniform(9, 14),
+            rng.uniform(3.5, 6.5) if suburb else rng.choice([0.0, 0.0, 0.4, 1.0]),
+        )
         if rng.random() < (0.16 if suburb else 0.10):  # an empty plot
             put(objects.fence(rng, length=front - 0.1, kind=int(rng.integers(3))), sign * line, middle)
             for _ in range(3):
-                put(objects.tree(rng, green=scene.green), sign * (line + rng.uniform(2.5, 9)), z + rng.uniform(0, front))
+                put(
+                    objects.tree(rng, green=scene.green), sign * (line + rng.uniform(2.5, 9)), z + rng.uniform(0, front)
+                )
             put(house(rng, front=front + 4, deep=10, style=scene.style), sign * (line + 22), middle, side)
         else:
             free = rng.uniform(1.5, 4) if suburb else 0.0
-            put(house(rng, front=front - free, deep=deep, style=scene.style), sign * (line + back + deep / 2), middle, side)
+            put(
+                house(rng, front=front - free, deep=deep, style=scene.style),
+                sign * (line + back + deep / 2),
+                middle,
+                side,
+            )
             if suburb:
                 barrier = rng.random()
                 if barrier < 0.35:
-                    put(objects.hedge(rng, green=scene.green * 0.9, length=front * 0.75, height=rng.uniform(0.9, 1.7)), sign * (line + 0.4), middle - 0.1 * front)
+                    put(
+                        objects.hedge(rng, green=scene.green * 0.9, length=front * 0.75, height=rng.uniform(0.9, 1.7)),
+                        sign * (line + 0.4),
+                        middle - 0.1 * front,
+                    )
                 elif barrier < 0.8:
-                    put(objects.fence(rng, length=front * 0.8, kind=int(rng.integers(2))), sign * (line + 0.1), middle - 0.08 * front)
+                    put(
+                        objects.fence(rng, length=front * 0.8, kind=int(rng.integers(2))),
+                        sign * (line + 0.1),
+                        middle - 0.08 * front,
+                    )
                 if rng.random() < 0.45:
-                    put(objects.tree(rng, green=scene.green, tall=0.6), sign * (line + back * 0.5), z + rng.uniform(1, front - 1))
+                    put(
+                        objects.tree(rng, green=scene.green, tall=0.6),
+                        sign * (line + back * 0.5),
+                        z + rng.uniform(1, front - 1),
+                    )
                 if rng.random() < 0.5:
-                    put(objects.tree(rng, green=scene.green, tall=1.3), sign * (line + back + deep + 4), z + rng.uniform(0, front))
+                    put(
+                        objects.tree(rng, green=scene.green, tall=1.3),
+                        sign * (line + back + deep + 4),
+                        z + rng.uniform(0, front),
+                    )
         z += front
     put(house(rng, front=22, deep=12, style=scene.style), sign * (line + 34), rng.uniform(10, scene.block - 10), side)
     if begin:  # the side street ends somewhere
@@ -258,9 +267,18 @@ def _kerbside(scene: Street, rng: np.random.Generator, sign: int, edge: float, b
         z = rng.uniform(begin + 8, scene.block - 14)
         put(objects.fence(rng, length=rng.uniform(6, 12), kind=int(rng.integers(1, 3))), sign * (edge + 0.25), z + 6)
     for _ in range(int(rng.integers(0, 3))):
-        put(objects.bin_(rng), sign * (edge + rng.uniform(0.5, scene.pavement - 0.6)), rng.uniform(begin + 1, scene.block - 1))
+        put(
+            objects.bin_(rng),
+            sign * (edge + rng.uniform(0.5, scene.pavement - 0.6)),
+            rng.uniform(begin + 1, scene.block - 1),
+        )
     for _ in range(int(rng.poisson(1.6 * scene.people))):
-        put(objects.person(rng), sign * (edge + rng.uniform(0.5, scene.pavement - 0.3)), rng.uniform(begin, scene.block), rng.uniform(0, 6.3))
+        put(
+            objects.person(rng),
+            sign * (edge + rng.uniform(0.5, scene.pavement - 0.3)),
+            rng.uniform(begin, scene.block),
+            rng.uniform(0, 6.3),
+        )
 
 
 PHASES = 16
@@ -277,8 +295,8 @@ def _rider(key: tuple[int, ...], phase: int) -> Solids:
 
 
 @functools.lru_cache(maxsize=64)
-def _vehicle(key: tuple[int, ...]) -> Solids:
-    return objects.car(np.random.default_rng(key))
+def _vehicle(key: tuple[int, ...], kind: str | None = None) -> Solids:
+    return objects.car(np.random.default_rng(key), kind)
 
 
 def _moving(scene: Street, frame: int, along: float) -> list[Solids]:
@@ -292,15 +310,20 @@ def _moving(scene: Street, frame: int, along: float) -> list[Solids]:
 
     rng, own = scene.rng(3), scene.side * scene.lane * 0.5
     # the queue ahead drives as the camera does
-    ahead = rng.uniform(9, 40) / max(scene.traffic, 0.3)
+    ahead = rng.uniform(14, 40) / min(scene.traffic, 1.0)
     for i in range(int(rng.integers(1, 5))):
-        put(_vehicle((*scene.key, 4, i)), own + 0.1 * np.sin(0.5 * t + i), ahead + 1.5 * np.sin(0.3 * t + i), 0.0)
+        put(
+            _vehicle((*scene.key, 4, i), "hatch" if i == 0 else None),
+            own + 0.1 * np.sin(0.5 * t + i),
+            ahead + 1.5 * np.sin(0.3 * t + i),
+            0.0,
+        )
         ahead += rng.uniform(14, 45)
     # streams: (speed, spacing, lateral, turn)
-    rider_lane = scene.lane - 0.55
+    rider_lane = scene.lane - 0.4
     oncoming, riding, back_riding = rng.uniform(6, 11), rng.uniform(3.5, 5.5), rng.uniform(3.5, 5.5)
     streams = (
-        (5, -oncoming, 34 / scene.traffic, -own, np.pi),
+        (5, -oncoming, 34 / scene.traffic, -own * 0.9, np.pi),
         (6, riding, 48 / scene.people, scene.side * rider_lane, 0.0),
         (7, -back_riding, 55 / scene.people, -scene.side * rider_lane, np.pi),
     )
@@ -313,7 +336,7 @@ def _moving(scene: Street, frame: int, along: float) -> list[Solids]:
             elif draw.random() < 0.75:
                 phase = int((t * 1.3 + draw.random()) * PHASES) % PHASES
                 put(_rider((*scene.key, kind, k + 1_000_000), phase), lateral + draw.normal(0, 0.1), place, turn)
-    for b in range(int((along - 60) // scene.block), int((along + 130) // scene.block) + 1):
+    for b in range(int((along - 60) // scene.block), int((along + 110) // scene.block) + 1):
         _walkers(scene, b, t, along, put)
     return things
 
@@ -326,15 +349,23 @@ def _walkers(scene: Street, number: int, t: float, along: float, put) -> None:  
         pace, shift, start = rng.uniform(1.0, 1.6), rng.random(), rng.uniform(0, scene.block)
         lateral = (1 if right else -1) * (scene.half[int(right)] + rng.uniform(0.9, scene.pavement - 0.3))
         place = number * scene.block + start + direction * pace * t - along
+        if not -5 < place < 110:
+            continue
         phase = int((t * pace * 0.75 + shift) * PHASES) % PHASES
-        put(_walker((*scene.key, 9, number + 1_000_000, i), phase), lateral, place, 0.0 if direction > 0 else np.pi, KERB)
+        put(
+            _walker((*scene.key, 9, number + 1_000_000, i), phase),
+            lateral,
+            place,
+            0.0 if direction > 0 else np.pi,
+            KERB,
+        )
     width, *_ = crossing(scene, number)
     for i in range(int(rng.integers(0, 3)) if width else 0):
         place = number * scene.block - rng.uniform(1.5, 4.5) - along
         direction = rng.choice([-1, 1])
         share = np.clip((rng.uniform(45, 60) - place) / 38, 0, 1)  # crosses while the camera comes from 50 to 12 metres
-        left, right = -scene.half[0] - 1, scene.half[1] + 1
-        lateral = left + (right - left) * (share if direction > 0 else 1 - share)
+        first, last = -scene.half[0] - 1, scene.half[1] + 1
+        lateral = first + (last - first) * (share if direction > 0 else 1 - share)
         inside = 0 < share < 1
         phase = int((t * 1.1 + 0.3 * i) * PHASES) % PHASES if inside else 0
         height = KERB if lateral < -scene.half[0] or lateral > scene.half[1] else 0.0

@@ -20,7 +20,8 @@ TRAITS = 10
 )
 """Materials; `shading` has one function for each family."""
 
-Colour = Sequence[float]
+Colour = Sequence[float] | np.ndarray
+"""Three numbers: a linear RGB colour, or a place (x, height, z)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ def yaw(angle: float) -> np.ndarray:
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
+NO_PLANES = np.tile(np.array([0, 0, 0, 1.0]), (PLANES, 1))
+
+
 class Builder:
     """Collects solids one by one; `solids()` gives the arrays."""
 
@@ -88,15 +92,15 @@ class Builder:
         self._rows: list[dict[str, object]] = []
 
     def box(self, at: Colour, size: Colour, label: int, material: int, colours: Sequence[Colour],
-            traits: Sequence[float] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
+            traits: Sequence[float | np.floating] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
         """A box of full size (width, height, length) about its centre (x, height, z)."""
         self.hull(at, size, (), label, material, colours, traits, turn)
 
-    def hull(self, at: Colour, size: Colour, cuts: Sequence[Colour], label: int, material: int, colours: Sequence[Colour],
-             traits: Sequence[float] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
+    def hull(self, at: Colour, size: Colour, cuts: Sequence[Sequence[float]], label: int, material: int, colours: Sequence[Colour],
+             traits: Sequence[float | np.floating] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
         """A box with corners cut off: each cut (nx, up, nz, distance), metres from the centre, up positive."""
         half = np.array(size, np.float64) / 2
-        planes = np.tile(np.array([0, 0, 0, 1.0]), (PLANES, 1))
+        planes = NO_PLANES.copy()
         for axis in range(3):
             planes[2 * axis, axis], planes[2 * axis + 1, axis] = 1, -1
             planes[2 * axis : 2 * axis + 2, 3] = half[axis]
@@ -106,12 +110,12 @@ class Builder:
         self._add(at, half, label, material, colours, traits, turn, planes=planes, sides=6 + len(cuts))
 
     def ball(self, at: Colour, half: Colour, label: int, material: int, colours: Sequence[Colour],
-             traits: Sequence[float] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
+             traits: Sequence[float | np.floating] = (), turn: np.ndarray | None = None) -> None:  # fmt: skip
         """An ellipsoid of half axes (x, height, z)."""
         self._add(at, np.array(half), label, material, colours, traits, turn, quadric=(1, 0, 1))
 
     def tube(self, start: Colour, end: Colour, radius: float, label: int, material: int, colours: Sequence[Colour],
-             traits: Sequence[float] = (), top: float = 1.0) -> None:  # fmt: skip
+             traits: Sequence[float | np.floating] = (), top: float = 1.0) -> None:  # fmt: skip
         """A tube from `start` (radius) to `end` (radius times `top`), both (x, height, z)."""
         a, b = (np.array([p[0], -p[1], p[2]], np.float64) for p in (start, end))
         length = float(((a - b) ** 2).sum() ** 0.5)
@@ -140,12 +144,12 @@ class Builder:
         return Solids.join(ready)  # type: ignore[arg-type]
 
     def _add(self, at: Colour, half: np.ndarray, label: int, material: int, colours: Sequence[Colour],
-             traits: Sequence[float], turn: np.ndarray | None, planes: np.ndarray | None = None, sides: int = 0,
+             traits: Sequence[float | np.floating], turn: np.ndarray | None, planes: np.ndarray | None = None, sides: int = 0,
              quadric: Sequence[float] = (1, 0, 1)) -> None:  # fmt: skip
         three = [*colours, *[colours[-1]] * (3 - len(colours))]
         self._rows.append({
             "centre": (at[0], -at[1], at[2]), "turn": np.eye(3) if turn is None else turn, "half": half,
-            "planes": np.tile(np.array([0, 0, 0, 1.0]), (PLANES, 1)) if planes is None else planes, "sides": sides,
+            "planes": NO_PLANES if planes is None else planes, "sides": sides,
             "quadric": quadric, "label": label, "material": material, "colours": three,
             "traits": [*traits, *[0.0] * (TRAITS - len(traits))], "moving": False,
         })  # fmt: skip
@@ -157,7 +161,7 @@ SHAPES = {"centre": (3,), "turn": (3, 3), "half": (3,), "planes": (PLANES, 4), "
 
 def _stack(rows: list[dict[str, object]]) -> Solids:
     kinds = {"sides": np.int64, "label": np.int64, "material": np.int64, "moving": np.bool_}
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         name: np.array([r[name] for r in rows], kinds.get(name, np.float32)).reshape(len(rows), *shape)
         for name, shape in SHAPES.items()
     }

@@ -1,0 +1,103 @@
+"""The data set `streets`: frames by index, and neighbours of frames.
+
+Everything is drawn from (seed, scene, frame): frames do not depend on each other, on the call order or on how many
+are asked for. The classes are CamVid's eleven.
+"""
+
+import functools
+import re
+
+from robustseg.data.streets.frame import render
+from robustseg.data.streets.scene import street
+from robustseg.records import SpecError
+from robustseg.registry import dataset
+from robustseg.spaces import CAMVID
+from robustseg.types import Sample
+
+SPLITS = {"train": (0, 8000), "val": (8000, 1000), "test": (9000, 1000)}
+"""Split -> first scene and how many there are."""
+
+
+@dataset("streets")
+class Streets:
+    """Procedural street video rendered by ourselves, with labels, depth, poses and moving objects.
+
+    Frame t of a scene is 0.1 s after frame t - 1. Extras of every sample: `depth [h, w]` (metres along the optical
+    axis, sky `SKY_DEPTH`), `intrinsics [3, 3]`, `pose_next` and `pose_previous [4, 4]` (points of this camera to the
+    neighbour's camera), `moving [h, w]` (bool); with `neighbours` also the images `next` and `previous [3, h, w]`.
+
+    Args:
+        seed: of the whole world.
+        scenes, frames: how many scenes, and frames of each; more of either never changes those before.
+        size: `'HxW'` or (h, w).
+        split: `train`, `val` or `test`: different scenes.
+        neighbours: whether samples carry the images of the frames before and after.
+
+    Raises:
+        SpecError: an argument makes no sense.
+    """
+
+    label_space = CAMVID
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        scenes: int = 10,
+        frames: int = 10,
+        size: str | tuple[int, int] = "256x512",
+        split: str = "test",
+        neighbours: bool = False,
+    ):
+        if split not in SPLITS:
+            raise SpecError(f"expected the split train, val or test, got '{split}'; try streets(split='train')")
+        first, most = SPLITS[split]
+        if not 1 <= scenes <= most:
+            raise SpecError(f"expected 1 to {most} scenes in {split}, got {scenes}; try streets(scenes=10)")
+        if frames < 1 or seed < 0:
+            raise SpecError(
+                f"expected frames >= 1 and seed >= 0, got {frames} and {seed}; try streets(frames=10, seed=0)"
+            )
+        self.seed, self.size, self.neighbours = seed, parse_size(size), neighbours
+        self.frames = [(first + s, f) for s in range(scenes) for f in range(frames)]
+        self.ids = tuple(f"streets-{s:04d}_{f:06d}" for s, f in self.frames)
+        h, w = self.size
+        self.spec = f"streets(seed={seed}, scenes={scenes}, frames={frames}, size='{h}x{w}', split='{split}')"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene, frame = self.frames[index]
+        sample = self.frame(scene, frame)
+        if self.neighbours:
+            near = {"next": self.frame(scene, frame + 1).image, "previous": self.frame(scene, frame - 1).image}
+            return Sample(sample.image, sample.labels, sample.id, {**sample.extras, **near})
+        return sample
+
+    def frame(self, scene: int, frame: int) -> Sample:
+        """Any frame of any scene, within the set or not (negative frames lie before the start)."""
+        return _rendered(self.seed, scene, frame, *self.size)
+
+    def neighbour(self, index: int, offset: int = 1) -> Sample:
+        """The frame `offset` after the one at `index`, of the same scene."""
+        scene, frame = self.frames[index]
+        return self.frame(scene, frame + offset)
+
+
+def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
+    """`'256x512'` as (256, 512).
+
+    Raises:
+        SpecError: it is not two whole numbers of at least 16.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", size) if isinstance(size, str) else None
+    numbers = tuple(int(n) for n in (match.groups() if match else () if isinstance(size, str) else size))
+    if len(numbers) != 2 or min(numbers) < 16:
+        raise SpecError(f"expected a size like '256x512', at least 16x16, got '{size}'; try size='256x512'")
+    return numbers[0], numbers[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _rendered(seed: int, scene: int, frame: int, height: int, width: int) -> Sample:
+    return render(street(seed, scene), frame, (height, width))
