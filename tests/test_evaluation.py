@@ -375,7 +375,8 @@ def raised(network):
 
 
 def test_healthy_networks_raise_no_flag():
-    assert set(evaluate(small(), Scenes(2)).flags) == {"random_output", "probabilities", "not_finite", "zero_gradients"}
+    names = {"random_output", "probabilities", "not_finite", "zero_gradients", "not_clipped"}
+    assert set(evaluate(small(), Scenes(2)).flags) == names
     assert raised(small()) == {}
     assert raised(PixelNetwork().float()) == {}  # void pixels reach no neighbour here, and are no hidden gradient
 

@@ -2,14 +2,6 @@
 
 One pass over the data, one batch in memory. A run with a folder appends what it counted batch by batch and goes on
 where it was cut, over the same batches, to the same counts bit for bit on a CPU.
-
-Flags that every record carries, looked at on the first batch of each target (False: looked at and fine):
-
-* `random_output`: the same images gave other logits the second time; a gradient then needs averaging over draws.
-* `probabilities`: the outputs are probabilities instead of logits; their cross-entropy gradient vanishes early.
-* `not_finite`: some logits are NaN or infinite.
-* `zero_gradients`: the share of image values whose loss gradient is exactly 0, where above 5 %: an attack that follows
-  gradients is then weaker than it looks. True where no gradient flows at all.
 """
 
 import copy
@@ -17,10 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-import platform
-import resource
-import subprocess
-import sys
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -31,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import robustseg
 from robustseg import metrics, registry
 from robustseg.data.views import batches
-from robustseg.losses import cross_entropy
+from robustseg.flags import doubts
 from robustseg.networks.fast import fast
 from robustseg.panels import Panel, quantised, save_panel
+from robustseg.provenance import commit, device_name, peak_memory, sha256, versions
 from robustseg.records import (
     IGNORE,
     Counts,
@@ -158,7 +147,7 @@ def plan(
         factor = len(data) / len(batch.ids)
         forwards, backwards = (round(n * factor) for n in (part.forwards, part.backwards))
         costs.append(
-            Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, _memory())
+            Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, peak_memory())
         )
     return costs
 
@@ -192,7 +181,7 @@ class _Job:
             "data": self.data.spec,
             "perturbation": self.perturbation.spec,
             "label_space": self.data.label_space,
-            "files": {str(file): _sha256(str(file)) for file in files},
+            "files": {str(file): sha256(str(file)) for file in files},
             "size": size,
             **dataclasses.asdict(self.conditions),
         }
@@ -233,7 +222,7 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         return [record for record in found if record]
     parts = [_Part.from_json(line) for line in read_lines(progress)] if progress and progress.is_file() else []
     done = sum(len(part.counts[0].ids) for part in parts)
-    flags = [_flags(target, job.data, job.conditions) for target in job.targets]
+    flags = [_flags(target, job) for target in job.targets]
     for batch in batches(job.data, job.conditions.batch_size, start=done):
         part = _measure(job, batch)
         if progress:
@@ -303,16 +292,21 @@ def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
             f"expected {images.dtype} images {tuple(images.shape)} from {job.perturbation.spec}, "
             f"got {perturbed.dtype} {tuple(perturbed.shape)}; try robustseg.testing.check_perturbation on it"
         )
-    if not torch.isfinite(perturbed).all():
+    lowest, highest = float(perturbed.min()), float(perturbed.max())
+    if not math.isfinite(highest - lowest):
         raise RobustsegError(
             f"expected finite images from {job.perturbation.spec}, got NaN or infinity; try smaller steps"
         )
-    lowest, highest = float(perturbed.min()), float(perturbed.max())
-    if lowest < 0 or highest > 1:
+    if (lowest < 0 or highest > 1) and not _unclipped(job.perturbation):
         raise RobustsegError(
             f"expected images in [0, 1] from {job.perturbation.spec}, got {lowest:g} to {highest:g}; try clamping them"
         )
     return perturbed
+
+
+def _unclipped(perturbation: Perturbation) -> bool:
+    """Whether the spec asks for the papers' variant that leaves [0, 1]; the record then carries a flag."""
+    return getattr(perturbation, "arguments", {}).get("clip") is False
 
 
 def _predict(network: Network, images: Tensor) -> np.ndarray:
@@ -355,9 +349,9 @@ def _record(job: _Job, index: int, parts: list[_Part], flags: dict[str, Any]) ->
         counts=counts,
         scores=scores,
         flags=flags,
-        device=_device_name(_device(job.source)),
-        versions={"robustseg": robustseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        commit=_commit(),
+        device=device_name(_device(job.source)),
+        versions=versions(),
+        commit=commit(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=sum(part.seconds for part in parts),
         forwards=sum(part.forwards for part in parts),
@@ -407,6 +401,12 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
             save_panel(folder, name, Panel(*texts, record.label_space, *pictures, *maps))
 
 
+def _flags(target: Network, job: _Job) -> dict[str, Any]:
+    batch = next(batches(job.data, 1)).to(_device(target))
+    images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
+    return {**doubts(target, images, batch.labels), "not_clipped": _unclipped(job.perturbation)}
+
+
 class Passes:
     """How many images went through the networks, forward and back."""
 
@@ -436,69 +436,5 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
             handle.remove()
 
 
-def _flags(network: Network, data: Dataset, conditions: Conditions) -> dict[str, Any]:
-    """Look at one network on one image; see the head of this file."""
-    batch = next(batches(data, 1)).to(_device(network))
-    images = batch.images.to(torch.float64 if conditions.precision == "float64" else torch.float32)
-    with frozen(network):
-        with torch.no_grad():
-            first, second = network(images), network(images)
-        _require_size(network, first.shape[:1] + first.shape[2:], images)
-        scale = first.abs().amax().clamp_min(1e-12)
-        sums = first.sum(1)
-        probabilities = bool(first.min() >= 0 and first.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))  # fmt: skip
-        return {
-            "random_output": bool((first - second).abs().amax() > 1e-4 * scale),
-            "probabilities": probabilities,
-            "not_finite": not bool(torch.isfinite(first).all()),
-            # void pixels take the prediction: that they have no label says nothing of the network
-            "zero_gradients": _zero_gradients(
-                network, images, batch.labels.where(batch.labels != IGNORE, first.argmax(1))
-            ),
-        }
-
-
-def _zero_gradients(network: Network, images: Tensor, labels: Tensor) -> float | bool:
-    leaf = images.detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        loss = cross_entropy(network, leaf, labels).sum()
-    if not loss.requires_grad:
-        return True
-    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
-    if gradient is None:
-        return True
-    share = float((gradient == 0).double().mean())
-    return share if share > 0.05 else False
-
-
 def _device(network: Network) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-def _memory() -> int:
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that runs, with '+' where it has changes; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")

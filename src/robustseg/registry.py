@@ -174,11 +174,11 @@ def _build(kind: str, node: ast.Call) -> Any:
     if args:
         raise SpecError(f"expected named arguments, got '{spec}'; try {_name(node)}(budget='linf:8/255')")
     _check_arguments(function, [], named, spec, skip=3 if sees_network else 1)
-    if "budget" in named:
-        from robustseg.types import Budget
+    from robustseg.types import Budget, fraction  # here, so that listing needs no torch
 
-        named["budget"] = Budget.parse(named["budget"])
-    return Configured(function, named, spec, sees_network)
+    readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}
+    read = {name: readers.get(name, lambda same: same)(value) for name, value in named.items()}
+    return Configured(function, read, spec, sees_network)
 
 
 def _lookup(kind: str, name: str) -> tuple[str, Callable[..., Any]]:
