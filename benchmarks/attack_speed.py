@@ -28,7 +28,7 @@ from torch import Tensor
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.attacks.gradient import pgd
-from robustseg.data.views import Resized, Spread
+from robustseg.datasets.views import Resized, Spread
 from robustseg.losses import image_mean, pixel_cross_entropy
 from robustseg.metrics import count, miou
 from robustseg.networks.fast import fast

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustseg.data.augment import Augmentation
+from robustseg.datasets.augment import Augmentation
 from robustseg.records import IGNORE
 from robustseg.types import ImageRng, Sample
 

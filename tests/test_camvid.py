@@ -4,7 +4,7 @@ import pytest
 
 import trees
 from robustseg import registry
-from robustseg.data.camvid import HOLDOUT_FRAMES, HOLDOUT_GAP, PROTOCOL_CPU, CamVid
+from robustseg.datasets.camvid import HOLDOUT_FRAMES, HOLDOUT_GAP, PROTOCOL_CPU, CamVid
 from robustseg.records import DatasetNotFound, RobustsegError, ShapeError, SpecError
 from robustseg.testing import check_dataset
 

@@ -5,7 +5,7 @@ import pytest
 
 import trees
 from robustseg import registry
-from robustseg.data.cityscapes import Cityscapes
+from robustseg.datasets.cityscapes import Cityscapes
 from robustseg.records import DatasetNotFound, RobustsegError, SpecError
 from robustseg.testing import check_dataset
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from robustseg import registry
-from robustseg.data import Resized, Spread
+from robustseg.datasets import Resized, Spread
 from robustseg.evaluation import Conditions, evaluate, plan
 from robustseg.records import IGNORE, LabelSpaceMismatch, RobustsegError, ShapeError, read_records
 from robustseg.testing import PixelNetwork, SmallNetwork, label_space

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustseg.data.files import images_in, paired, read_image, read_labels, train_ids_of
+from robustseg.datasets.files import images_in, paired, read_image, read_labels, train_ids_of
 from robustseg.records import DatasetNotFound, RobustsegError, ShapeError
 from trees import write_image, write_mask
 

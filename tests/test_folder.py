@@ -6,8 +6,8 @@ import pytest
 
 import trees
 from robustseg import registry
-from robustseg.data import batches
-from robustseg.data.folder import Folder
+from robustseg.datasets import batches
+from robustseg.datasets.folder import Folder
 from robustseg.records import DatasetNotFound, RobustsegError, ShapeError, SpecError
 from robustseg.spaces import CAMVID
 from robustseg.testing import check_dataset

@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "robustseg"
 LAYERS = [  # low to high; neighbours on a line do not know each other
-    {"records", "spaces"},
-    {"metrics", "types", "panels"},
+    {"records"},
+    {"spaces"},
+    {"metrics", "types", "panels", "provenance"},
     {"summary", "registry"},
     {"losses", "geometry"},
     {"attacks", "networks", "datasets", "noise"},
-    {"training", "doctor"},
+    {"training", "doctor", "flags"},
     {"evaluation", "api"},
     {"report", "testing"},
     {"demo"},

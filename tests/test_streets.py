@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from robustseg import registry
-from robustseg.data.camvid import CamVid
-from robustseg.data.streets import SKY_DEPTH, SPLITS, Streets, export, parse_size, read_export
-from robustseg.data.streets.frame import intrinsics_of
-from robustseg.data.streets.render import street_coordinates
-from robustseg.data.streets.scene import street
+from robustseg.datasets.camvid import CamVid
+from robustseg.datasets.streets import SKY_DEPTH, SPLITS, Streets, export, parse_size, read_export
+from robustseg.datasets.streets.frame import intrinsics_of
+from robustseg.datasets.streets.render import street_coordinates
+from robustseg.datasets.streets.scene import street
 from robustseg.geometry import back_project, invert_pose, warp
 from robustseg.records import DatasetNotFound, RobustsegError, SpecError
 from robustseg.spaces import CAMVID
@@ -54,7 +54,7 @@ def test_builds_from_a_spec():
 
 
 def test_same_numbers_same_frame_whatever_came_before(sample):
-    from robustseg.data.streets import dataset, scene
+    from robustseg.datasets.streets import dataset, scene
 
     for cache in (dataset._rendered, scene.street, scene._block, scene._walker, scene._rider, scene._vehicle):
         cache.cache_clear()

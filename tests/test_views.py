@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from robustseg.data.views import Resized, Spread, batches, resize_image, resize_labels
+from robustseg.datasets.views import Resized, Spread, batches, resize_image, resize_labels
 from robustseg.records import SpecError
 from robustseg.testing import check_dataset, label_space
 from robustseg.types import Sample

@@ -259,7 +259,7 @@ def streets(
     seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
 ) -> None:
     """Render street video with labels, depth (millimetres, 16 bit) and poses, in the SegNet layout."""
-    from robustseg.data.streets import export
+    from robustseg.datasets.streets import export
 
     _size(size)
     path = export(out_dir, frames=frames, size=size, seed=seed)
@@ -268,7 +268,7 @@ def streets(
 
 def _data(spec: str, images: int | None, size: str | None) -> "Dataset":
     from robustseg import api
-    from robustseg.data import Resized, Spread
+    from robustseg.datasets import Resized, Spread
 
     dataset = api.data(spec)
     if images is not None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from robustseg import metrics, registry
-from robustseg.data.views import batches
+from robustseg.datasets.views import batches
 from robustseg.flags import doubts
 from robustseg.networks.fast import fast
 from robustseg.panels import Panel, quantised, save_panel

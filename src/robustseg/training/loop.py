@@ -22,8 +22,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robustseg import metrics
-from robustseg.data.augment import Augmentation
-from robustseg.data.views import batches
+from robustseg.datasets.augment import Augmentation
+from robustseg.datasets.views import batches
 from robustseg.networks import weights
 from robustseg.records import IGNORE, Counts, RobustsegError, append_line, json_line
 from robustseg.training.synced import sync_batch_norm
@@ -38,7 +38,7 @@ class Recipe:
 
     Args:
         epochs: passes over the data. batch_size: images a step, over all processes.
-        crop: (height, width) of what the network sees. scale, flip, colour: see `robustseg.data.augment`.
+        crop: (height, width) of what the network sees. scale, flip, colour: see `robustseg.datasets.augment`.
         learning_rate: at the start, falling as (1 - step / steps)^0.9 (poly). weight_decay: of AdamW.
         balance: weight each class by 1 / log(1.1 + its share of pixels) in the loss (Paszke et al. 2016, with 1.1).
         ema: decay a step of the averaged weights, which are what is kept; 0 keeps the weights themselves.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from robustseg.data.streets.noise import cell_random, grain
-from robustseg.data.streets.patterns import Paint, Surface, band, mix, step
+from robustseg.datasets.streets.noise import cell_random, grain
+from robustseg.datasets.streets.patterns import Paint, Surface, band, mix, step
 
 
 def facade(s: Surface) -> Paint:

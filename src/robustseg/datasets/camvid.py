@@ -8,7 +8,7 @@ them and without the 3 frames (3 seconds) before.
 
 from pathlib import Path
 
-from robustseg.data.files import paired, read_image, read_labels, train_ids_of
+from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
 from robustseg.records import DatasetNotFound, SpecError
 from robustseg.registry import dataset
 from robustseg.spaces import CAMVID

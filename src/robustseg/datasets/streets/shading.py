@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustseg.data.streets.ground import ground
-from robustseg.data.streets.look import Look
-from robustseg.data.streets.materials import MATERIALS
-from robustseg.data.streets.noise import grain
-from robustseg.data.streets.patterns import Surface, dot, mix
-from robustseg.data.streets.render import KERB_HIT, NOTHING, Bodies, Hits, ShadowMap, sunlit
-from robustseg.data.streets.scene import Street, View
-from robustseg.data.streets.shapes import HEDGE, LEAF, yaw
+from robustseg.datasets.streets.ground import ground
+from robustseg.datasets.streets.look import Look
+from robustseg.datasets.streets.materials import MATERIALS
+from robustseg.datasets.streets.noise import grain
+from robustseg.datasets.streets.patterns import Surface, dot, mix
+from robustseg.datasets.streets.render import KERB_HIT, NOTHING, Bodies, Hits, ShadowMap, sunlit
+from robustseg.datasets.streets.scene import Street, View
+from robustseg.datasets.streets.shapes import HEDGE, LEAF, yaw
 
 
 def colour(values: np.ndarray) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robustseg.data.streets.shapes import (
+from robustseg.datasets.streets.shapes import (
     BARK,
     CABIN,
     CLOTH,

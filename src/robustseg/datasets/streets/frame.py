@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustseg.data.streets.ground import grassy
-from robustseg.data.streets.render import (
+from robustseg.datasets.streets.ground import grassy
+from robustseg.datasets.streets.render import (
     KERB_HIT,
     NOTHING,
     PAVEMENT_HIT,
@@ -23,9 +23,9 @@ from robustseg.data.streets.render import (
     street_coordinates,
     unpack,
 )  # fmt: skip
-from robustseg.data.streets.scene import Street
-from robustseg.data.streets.shading import develop, shade, turned
-from robustseg.data.streets.shapes import HEDGE, LEAF
+from robustseg.datasets.streets.scene import Street
+from robustseg.datasets.streets.shading import develop, shade, turned
+from robustseg.datasets.streets.shapes import HEDGE, LEAF
 from robustseg.types import Sample
 
 SKY_DEPTH = 10_000.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustseg.data.files import paired, read_image, read_labels, train_ids_of
+from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
 from robustseg.records import IGNORE, SpecError
 from robustseg.registry import dataset
 from robustseg.spaces import Classes, classes_text, label_space

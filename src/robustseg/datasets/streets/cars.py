@@ -2,8 +2,8 @@
 
 import torch
 
-from robustseg.data.streets.noise import cell_random
-from robustseg.data.streets.patterns import Paint, Surface, band, mix, step
+from robustseg.datasets.streets.noise import cell_random
+from robustseg.datasets.streets.patterns import Paint, Surface, band, mix, step
 
 
 def wheel(s: Surface) -> Paint:

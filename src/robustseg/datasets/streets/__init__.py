@@ -6,8 +6,8 @@ Reading order: `scene` draws what stands where (from `objects` and `houses`, mad
 Everything is drawn by rules; no pictures, models or maps are used.
 """
 
-from robustseg.data.streets.dataset import SPLITS, Streets, parse_size
-from robustseg.data.streets.export import export, read_export
-from robustseg.data.streets.frame import SKY_DEPTH, render
+from robustseg.datasets.streets.dataset import SPLITS, Streets, parse_size
+from robustseg.datasets.streets.export import export, read_export
+from robustseg.datasets.streets.frame import SKY_DEPTH, render
 
 __all__ = ["SKY_DEPTH", "SPLITS", "Streets", "export", "parse_size", "read_export", "render"]

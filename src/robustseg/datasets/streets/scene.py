@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg.data.streets import objects
-from robustseg.data.streets.houses import house
-from robustseg.data.streets.look import Look, draw_look
-from robustseg.data.streets.shapes import Solids, yaw
+from robustseg.datasets.streets import objects
+from robustseg.datasets.streets.houses import house
+from robustseg.datasets.streets.look import Look, draw_look
+from robustseg.datasets.streets.shapes import Solids, yaw
 
 FRAMES_PER_SECOND = 10
 FAR = 230.0

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustseg.data.files import read_image, read_labels, train_ids_of
-from robustseg.data.streets.dataset import SPLITS, Streets
-from robustseg.data.streets.frame import SKY_DEPTH
+from robustseg.datasets.files import read_image, read_labels, train_ids_of
+from robustseg.datasets.streets.dataset import SPLITS, Streets
+from robustseg.datasets.streets.frame import SKY_DEPTH
 from robustseg.records import IGNORE, DatasetNotFound, RobustsegError, write_whole
 from robustseg.types import Sample
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustseg.data.files import images_in, read_image, read_labels, require_masks, train_ids_of
+from robustseg.datasets.files import images_in, read_image, read_labels, require_masks, train_ids_of
 from robustseg.records import IGNORE, DatasetNotFound, SpecError
 from robustseg.registry import dataset
 from robustseg.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.data.views import resize_image, resize_labels
+from robustseg.datasets.views import resize_image, resize_labels
 from robustseg.records import IGNORE
 from robustseg.types import ImageRng, Sample
 

@@ -5,8 +5,8 @@ A house stands at the origin; its front looks along -x (towards a street on its 
 
 import numpy as np
 
-from robustseg.data.streets.objects import BUILDING, choice
-from robustseg.data.streets.shapes import FACADE, METAL, PLAIN, ROOF, Builder, Solids
+from robustseg.datasets.streets.objects import BUILDING, choice
+from robustseg.datasets.streets.shapes import FACADE, METAL, PLAIN, ROOF, Builder, Solids
 
 PLASTERS = (
     (0.62, 0.58, 0.50), (0.70, 0.68, 0.64), (0.55, 0.45, 0.30), (0.60, 0.50, 0.40), (0.45, 0.33, 0.25), (0.50, 0.52, 0.50),

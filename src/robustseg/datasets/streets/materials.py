@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from robustseg.data.streets.cars import body, cabin, wheel
-from robustseg.data.streets.facade import facade
-from robustseg.data.streets.noise import cell_random, grain, leafy
-from robustseg.data.streets.patterns import Paint, Surface, band, dot, mix, step
-from robustseg.data.streets.shapes import (
+from robustseg.datasets.streets.cars import body, cabin, wheel
+from robustseg.datasets.streets.facade import facade
+from robustseg.datasets.streets.noise import cell_random, grain, leafy
+from robustseg.datasets.streets.patterns import Paint, Surface, band, dot, mix, step
+from robustseg.datasets.streets.shapes import (
     BARK,
     CABIN,
     CLOTH,

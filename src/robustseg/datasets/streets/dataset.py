@@ -7,8 +7,8 @@ are asked for. The classes are CamVid's eleven.
 import functools
 import re
 
-from robustseg.data.streets.frame import render
-from robustseg.data.streets.scene import street
+from robustseg.datasets.streets.frame import render
+from robustseg.datasets.streets.scene import street
 from robustseg.records import SpecError
 from robustseg.registry import dataset
 from robustseg.spaces import CAMVID

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from robustseg.data.streets.noise import cell_random, grain
-from robustseg.data.streets.patterns import band, mix, step
-from robustseg.data.streets.render import KERB_HIT, ROAD_HIT, street_coordinates
-from robustseg.data.streets.scene import Street, View
+from robustseg.datasets.streets.noise import cell_random, grain
+from robustseg.datasets.streets.patterns import band, mix, step
+from robustseg.datasets.streets.render import KERB_HIT, ROAD_HIT, street_coordinates
+from robustseg.datasets.streets.scene import Street, View
 
 WHITE = torch.tensor([0.58, 0.58, 0.55])
 

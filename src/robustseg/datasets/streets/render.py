@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustseg.data.streets.noise import leafy
-from robustseg.data.streets.scene import KERB, Street, View
-from robustseg.data.streets.shapes import LEAF, PLANES, RING
+from robustseg.datasets.streets.noise import leafy
+from robustseg.datasets.streets.scene import KERB, Street, View
+from robustseg.datasets.streets.shapes import LEAF, PLANES, RING
 
 NEAR = 0.25
 GROUND_FAR = 1500.0
