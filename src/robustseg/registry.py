@@ -147,7 +147,7 @@ def text_of(node: ast.Call) -> str:
     """The normalised text of a call tree: `zoo('a')` as `zoo:a`, one spelling of blanks and quotes."""
     name = _name(node)
     if name == "zoo" and not node.keywords and len(node.args) == 1 and isinstance(node.args[0], ast.Constant):
-        return f"zoo:{node.args[0].value}"
+        return f"zoo:{node.args[0].value!s}"
     parts = [text_of(a) if isinstance(a, ast.Call) else ast.unparse(a) for a in node.args]
     for keyword in node.keywords:
         value = text_of(keyword.value) if isinstance(keyword.value, ast.Call) else ast.unparse(keyword.value)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
@@ -166,7 +166,7 @@ class _Run:
             logits = self.model(images).float()
         pixel_losses = F.cross_entropy(logits, batch.labels, self.class_weights, ignore_index=IGNORE, reduction="sum")
         weight = self.class_weights[batch.labels[batch.labels != IGNORE]].sum()
-        whole_weight = self.fabric.all_reduce(weight.detach().clone(), reduce_op="sum")
+        whole_weight = self._over_processes(weight, "sum")
         # gradients are averaged over processes, so each loss is its share of the mean over the whole batch
         loss = pixel_losses / whole_weight.clamp_min(1e-6) * self.fabric.world_size
         if not torch.isfinite(loss):
@@ -177,7 +177,10 @@ class _Run:
         self.fabric.backward(loss)
         self.optimizer.step()
         self._update_average(step)
-        return float(self.fabric.all_reduce(loss.detach().clone(), reduce_op="mean"))
+        return float(self._over_processes(loss, "mean"))
+
+    def _over_processes(self, value: Tensor, how: str) -> Tensor:
+        return torch.as_tensor(self.fabric.all_reduce(value.detach().clone(), reduce_op=how))
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
@@ -216,8 +219,15 @@ class _Run:
         append_line(self.folder / "history.jsonl", {"epoch": self.epoch, "miou": miou, "time": time.time()})
         if miou > self.best:
             self.best = miou
-            notes = {"holdout_miou": miou, "epoch": self.epoch, "data": self.data.spec, "holdout": self.holdout.spec}
-            weights.save(self.average, self.best_path, recipe=dataclasses.asdict(self.recipe), **notes)
+            weights.save(
+                self.average,
+                self.best_path,
+                recipe=dataclasses.asdict(self.recipe),
+                data=self.data.spec,
+                holdout=self.holdout.spec,
+                holdout_miou=miou,
+                epoch=self.epoch,
+            )
 
     def _save(self) -> None:
         state = {
@@ -282,7 +292,7 @@ def _class_weights(samples: _Remembered, classes: int, balance: bool) -> Tensor:
     return (1 / torch.log(1.1 + share)).float()
 
 
-def _measure(network: nn.Module, data: Dataset, device: torch.device) -> Counts:
+def _measure(network: Network, data: Dataset, device: torch.device) -> Counts:
     classes = len(data.label_space)
     counts = Counts.empty(classes)
     with frozen(network), torch.inference_mode():

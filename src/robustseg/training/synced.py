@@ -17,7 +17,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
         return total
@@ -46,11 +46,14 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        tracked, running_mean, running_var = self.num_batches_tracked, self.running_mean, self.running_var
+        if tracked is None or running_mean is None or running_var is None:
+            return
+        tracked += 1
+        share = self.momentum if self.momentum is not None else 1 / float(tracked)
+        running_mean.lerp_(mean.to(running_mean.dtype), share)
         unbiased = variance * count / (count - 1).clamp_min(1)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+        running_var.lerp_(unbiased.to(running_var.dtype), share)
 
 
 def sync_batch_norm(module: nn.Module) -> nn.Module:
