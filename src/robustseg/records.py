@@ -227,9 +227,7 @@ class Record:
         known["label_space"] = LabelSpace.from_json(data["label_space"])
         known["counts"] = Counts.from_json(data["counts"])
         known["size"] = tuple(data["size"]) if data.get("size") else None
-        known["scores"] = {
-            k: [math.nan if v is None else v for v in vs] for k, vs in data.get("scores", {}).items()
-        }
+        known["scores"] = {k: [math.nan if v is None else v for v in vs] for k, vs in data.get("scores", {}).items()}
         return cls(**known)
 
 
