@@ -62,7 +62,7 @@ class Streets:
         self.frames = [(first + s, f) for s in range(scenes) for f in range(frames)]
         self.ids = tuple(f"streets-{s:04d}_{f:06d}" for s, f in self.frames)
         h, w = self.size
-        self.spec = f"streets(seed={seed}, scenes={scenes}, frames={frames}, size='{h}x{w}', split='{split}')"
+        self.spec = f"streets(seed={seed}, scenes={scenes}, frames={frames}, size='{h}x{w}', split='{split}'{', neighbours=True' * neighbours})"
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -202,9 +202,9 @@ def _meet_quadrics(rays: Rays, pairs: Pairs, index: Tensor, last: bool) -> tuple
     enter = ((-b - root) / a).maximum(low.minimum(high))
     leave = ((-b + root) / a).minimum(low.maximum(high))
     met = ((enter < leave) & (leave > (0.02 if last else NEAR))).nonzero()[:, 0]
-    enter, leave, met = enter[met], leave[met], maybe[met]
-    solid = solid[met]
-    material = rays.bodies.material[solid]
+    enter, leave, met = (t.index_select(0, met) for t in (enter, leave, maybe))
+    solid = solid.index_select(0, met)
+    material = rays.bodies.material.index_select(0, solid)
     first, second = (leave, enter) if last else (enter, leave)
     back = torch.zeros_like(solid)
     holed = ((material == LEAF) | (material == RING)).nonzero()[:, 0]
@@ -218,17 +218,20 @@ def _meet_quadrics(rays: Rays, pairs: Pairs, index: Tensor, last: bool) -> tuple
         back[holed] = (~keep_first).int()
         first[holed] = torch.where(keep_first, first[holed], torch.where(keep_second, second[holed], torch.nan))
     seen = (first > (0.02 if last else NEAR)).nonzero()[:, 0]
-    return first[seen], back[seen], index[met[seen]]
+    return first.index_select(0, seen), back.index_select(0, seen), index.index_select(0, met.index_select(0, seen))
 
 
 def _solid_there(bodies: Bodies, solid: Tensor, local: Tensor) -> Tensor:
     """Whether a leafy or ring-like surface has substance at local points."""
-    traits = bodies.traits[solid]
-    leaf = leafy(local * bodies.half[solid], traits[:, 0], traits[:, 1]) > traits[:, 2]
-    radius = (local[:, 0] ** 2 + local[:, 2] ** 2).sqrt()
-    spoke = torch.atan2(local[:, 0], local[:, 2]) * (14 / torch.pi)
-    ring = (radius > 0.86) | (radius < 0.12) | ((spoke - spoke.round()).abs() < 0.05)
-    return torch.where(bodies.material[solid] == RING, ring, leaf)
+    traits = bodies.traits.index_select(0, solid)
+    metres = local * bodies.half.index_select(0, solid)
+    there = leafy(metres, traits[:, 0], traits[:, 1]) > traits[:, 2]
+    rings = (bodies.material.index_select(0, solid) == RING).nonzero()[:, 0]
+    if len(rings):
+        x, z = local[rings, 0], local[rings, 2]
+        radius, spoke = (x * x + z * z).sqrt(), torch.atan2(x, z) * (14 / torch.pi)
+        there[rings] = (radius > 0.86) | (radius < 0.12) | ((spoke - spoke.round()).abs() < 0.05)
+    return there
 
 
 # A hit is one whole number: the bits of the depth (positive floats sort as integers), then solid and face.

@@ -51,26 +51,28 @@ def turned(vector: np.ndarray, heading: float) -> np.ndarray:
 
 def surface(bodies: Bodies, hits: Hits, point: Tensor, direction: Tensor, pixel: float, rows: Tensor) -> Surface:
     """All that a material may ask about the points it colours."""
-    solid = hits.solid[rows]
-    turn, sides = bodies.turn[solid], bodies.sides[solid]
-    away = point[rows] - bodies.centre[solid]
+    solid, point, ray = (t.index_select(0, rows) for t in (hits.solid, point, direction))
+    turn, half, quadric = (t.index_select(0, solid) for t in (bodies.turn, bodies.half, bodies.quadric))
+    away = point - bodies.centre.index_select(0, solid)
     local = turn[:, 0] * away[:, :1] + turn[:, 1] * away[:, 1:2] + turn[:, 2] * away[:, 2:]
-    half = bodies.half[solid]
-    flat = bodies.planes[solid, hits.face[rows]][:, :3]
-    e, g = bodies.quadric[solid, 0], bodies.quadric[solid, 1]
-    unit = local / half
-    curved = torch.stack([unit[:, 0], e * unit[:, 1] - g, unit[:, 2]], 1)
-    cap = (unit[:, 1].abs() > 0.998) & (e != 1)
-    curved = torch.where(cap[:, None], torch.stack([0 * e, unit[:, 1].sign(), 0 * e], 1), curved) / half
-    curved = curved / dot(curved, curved).sqrt().clamp_min(1e-9)[:, None]
-    own = torch.where((sides > 0)[:, None], flat, curved)
+    round_ = bodies.sides.index_select(0, solid) == 0
+    face = solid * bodies.planes.shape[1] + hits.face.index_select(0, rows)
+    own = bodies.planes.view(-1, 4).index_select(0, face)[:, :3]
+    cap = torch.zeros_like(round_)
+    if bool(round_.any()):
+        e, g = quadric[:, 0], quadric[:, 1]
+        unit = local / half
+        curved = torch.stack([unit[:, 0], e * unit[:, 1] - g, unit[:, 2]], 1)
+        cap = round_ & (unit[:, 1].abs() > 0.998) & (e != 1)
+        curved = torch.where(cap[:, None], torch.stack([0 * e, unit[:, 1].sign(), 0 * e], 1), curved) / half
+        curved = curved / dot(curved, curved).sqrt().clamp_min(1e-9)[:, None]
+        own = torch.where(round_[:, None], curved, own)
     normal = turn[:, :, 0] * own[:, :1] + turn[:, :, 1] * own[:, 1:2] + turn[:, :, 2] * own[:, 2:]
-    ray = direction[rows]
     facing = dot(normal, ray)
     normal = torch.where((facing > 0)[:, None], -normal, normal)
     return Surface(
-        solid, local, half, own, normal, cap, bodies.colours[solid], bodies.traits[solid],
-        hits.depth[rows] * pixel, (facing.abs() / dot(ray, ray).sqrt()).clamp_min(0.03), point[rows], bodies.planes,
+        solid, local, half, own, normal, cap, bodies.colours.index_select(0, solid), bodies.traits.index_select(0, solid),
+        hits.depth.index_select(0, rows) * pixel, (facing.abs() / dot(ray, ray).sqrt()).clamp_min(0.03), point, bodies.planes,
     )  # fmt: skip
 
 
@@ -91,7 +93,8 @@ def shade(scene: Street, view: View, bodies: Bodies, shadow: ShadowMap, hits: Hi
             continue
         s = surface(bodies, hits, point, direction, pixel, rows)
         paint = function(s)
-        albedo[rows], normal[rows], mirror[rows] = paint.albedo, s.normal, paint.mirror
+        for whole, part in ((albedo, paint.albedo), (normal, s.normal), (mirror, paint.mirror)):
+            whole.index_copy_(0, rows, part)
         if paint.glow is not None:
             glow[rows] = paint.glow
         if kind in (LEAF, HEDGE):
@@ -109,7 +112,11 @@ def shade(scene: Street, view: View, bodies: Bodies, shadow: ShadowMap, hits: Hi
     # points are lifted off walls by about a cell of the shadow map, else walls shade themselves in stripes
     off = (0.15 + 0.02 * point[:, 2].abs()) * (1 - soft)
     at = point + normal * torch.stack([off, 0.06 * (1 - soft), off], 1)
-    light = slant * sunlit(shadow, at[:, 0], -at[:, 1] + 0.35 * soft, at[:, 2], look.softness)
+    light = torch.zeros(count)
+    lit = ((slant > 0) & hits.depth.isfinite()).nonzero()[:, 0]
+    x, y, z = at.index_select(0, lit).unbind(1)
+    reach = sunlit(shadow, x, 0.35 * soft.index_select(0, lit) - y, z, look.softness)
+    light[lit] = slant.index_select(0, lit) * reach
     above = 0.5 - 0.5 * normal[:, 1]
     low = (-point[:, 1] / 2.5).clamp(0, 1)
     open_sky = (0.62 + 0.38 * low) * (0.55 + 0.45 * above)
