@@ -10,7 +10,7 @@ test: .venv/ready
 check: .venv/ready
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/python -m pytest -q
 bench: .venv/ready
-	$(RUN)/python benchmarks/attack_speed.py
+	$(RUN)/python -m pip install --quiet --no-deps torchattacks && $(RUN)/python benchmarks/attack_speed.py
 docs: .venv/ready
 	$(RUN)/python docs/generate.py
 lock:
