@@ -86,9 +86,9 @@ def write(folder: Path, records: list[Record]) -> Path:
     return folder
 
 
-def panel(network: str = "zoo:first", perturbation: str = "pgd(budget='linf:8/255', steps=20)") -> Panel:
-    """The first image of a run, as it looked."""
+def panel(of: Record | None = None) -> Panel:
+    """The first image of a run, as it looked in one of its records."""
     truth = labels(1)[0].astype(np.uint8)
     picture = np.random.default_rng(3).integers(20, 230, (*truth.shape, 3)).astype(np.uint8)
     before, after = (spoil(truth, share, 5).astype(np.uint8) for share in (0.1, 0.9))
-    return Panel(ids()[0], network, DATA, perturbation, SPACE, picture, picture + np.uint8(5), truth, before, after)
+    return Panel(ids()[0], of.key if of else "none", SPACE, picture, picture + np.uint8(5), truth, before, after)

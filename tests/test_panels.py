@@ -17,14 +17,9 @@ def test_a_panel_reads_back_equal(tmp_path: Path) -> None:
     back = read_panel(path)
     for name in ("image", "perturbed", "labels", "before", "after"):
         assert np.array_equal(getattr(back, name), getattr(panel, name))
-    assert (back.id, back.network, back.data, back.perturbation) == (
-        panel.id,
-        panel.network,
-        panel.data,
-        panel.perturbation,
-    )
+    assert (back.id, back.record) == (panel.id, panel.record)
     assert back.label_space == panel.label_space
-    assert read_caption(path) == (panel.id, panel.network, panel.data, panel.perturbation, panel.label_space.names)
+    assert read_caption(path) == (panel.id, panel.record)
 
 
 def test_what_is_no_panel_is_named(tmp_path: Path) -> None:

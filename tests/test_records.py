@@ -1,5 +1,7 @@
 """Records: what is written reads back equal, crashes and full disks leave nothing half-written."""
 
+import dataclasses
+import json
 import math
 import os
 from pathlib import Path
@@ -15,7 +17,6 @@ from robustseg.records import (
     RobustsegError,
     ShapeError,
     append_line,
-    find,
     json_line,
     read_lines,
     read_records,
@@ -162,8 +163,10 @@ def test_label_spaces_name_where_they_part() -> None:
         LabelSpace(("road",), ())
 
 
-def test_find_picks_by_field() -> None:
+def test_a_key_names_a_measurement_and_only_that() -> None:
     clean, attacked = record(perturbation="clean"), record()
-    assert find([clean, attacked], perturbation="clean", network="zoo:a") == [clean]
+    assert clean.key == dataclasses.replace(clean, seconds=9.0, started="later").key
+    assert len({clean.key, attacked.key, dataclasses.replace(clean, weights="other").key}) == 3
+    assert Record.from_json(json.loads(json_line(attacked.to_json()))).key == attacked.key
     assert clean.clean
     assert not attacked.clean

@@ -16,7 +16,7 @@ from robustseg import metrics
 from robustseg.panels import save_panel
 from robustseg.records import LabelSpace, RobustsegError
 from robustseg.report import page, q_figure, recall_figure, tables, words, write_report
-from robustseg.report.figures import q_interval, road_users, spread
+from robustseg.report.figures import moved_apart, q_interval, road_users
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID_TAGS = {"meta", "link", "img", "br", "input"}
@@ -48,8 +48,10 @@ class Check(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = runs.write(tmp_path_factory.mktemp("run"), runs.run())
-    save_panel(folder / "panels", "0", runs.panel())
+    records = runs.run()
+    folder = runs.write(tmp_path_factory.mktemp("run"), records)
+    attacked = next(r for r in records if r.perturbation.startswith("pgd(budget='linf:8"))
+    save_panel(folder / "panels", "0", runs.panel(attacked))
     return write_report([folder], folder / "deep" / "report.html")
 
 
@@ -169,9 +171,9 @@ def test_equal_records_of_two_folders_stand_once(tmp_path: Path) -> None:
 def test_of_many_panels_each_kind_of_perturbation_shows(tmp_path: Path) -> None:
     records = runs.run(("zoo:first",))
     folder = runs.write(tmp_path, records)
-    names = [r.perturbation for r in records if "pgd(budget='linf" in r.perturbation] * 9 + [records[1].perturbation]
-    for i, name in enumerate(names):
-        save_panel(folder / "panels", f"{i:02d}", runs.panel(perturbation=name))
+    shown = [r for r in records if "pgd(budget='linf" in r.perturbation] * 9 + [records[1]]
+    for i, one in enumerate(shown):
+        save_panel(folder / "panels", f"{i:02d}", runs.panel(one))
     html = write_report([folder], tmp_path / "r.html").read_text("utf-8")
     assert html.count('<div class="panel">') == 20
     assert "8 more are kept" in html
@@ -198,18 +200,36 @@ def test_a_flagged_headline_says_so() -> None:
     assert '<td class="flag" data-v="1"' in page(records)
 
 
+CPU = [*words.PROTOCOL_CPU.read_text("utf-8").split()]
+TEST = [*(f"0001TP_{i:06d}" for i in range(62)), *(f"Seq05VD_{i:06d}" for i in range(171))]
+
+
 @pytest.mark.parametrize(
-    ("data", "size", "n", "tier", "protocol"),
+    ("data", "size", "ids", "tier", "protocol"),
     [
-        ("camvid(root='x')", (180, 240), 40, "camvid", "cpu"),
-        ("camvid(root='x')", (360, 480), 233, "camvid", "gpu"),
-        ("camvid(root='x')", (90, 120), 40, "camvid", "40 images at 120 x 90"),
-        ("streets(frames=8)", None, 1, "synthetic", "1 image at their own size"),
-        ("folder(root='x')", None, 8, "own data", "8 images at their own size"),
+        ("camvid(root='x')", (180, 240), CPU, "camvid", "cpu"),
+        ("camvid(root='x')", (180, 240), runs.ids(40), "camvid", "40 images at 240 x 180"),
+        ("camvid(root='x')", (360, 480), TEST, "camvid", "gpu"),
+        ("camvid(root='x')", None, TEST, "camvid", "gpu"),
+        ("folder(root='x')", (180, 240), CPU, "camvid", "cpu"),
+        ("camvid(root='x')", (90, 120), CPU, "camvid", "40 images at 120 x 90"),
+        (
+            "camvid(root='x')",
+            (180, 240),
+            [f"streets-0001_{i:06d}" for i in range(40)],
+            "synthetic",
+            "40 images at 240 x 180",
+        ),
+        ("camvid(root='x')", None, ["mine_1", "mine_2"], "own data", "2 images at their own size"),
+        ("streets(frames=8)", None, ["streets-0001_000000"], "synthetic", "1 image at their own size"),
+        ("folder(root='x')", None, ["a", "b"], "own data", "2 images at their own size"),
     ],
 )
-def test_tier_and_protocol_are_named(data: str, size: tuple[int, int] | None, n: int, tier: str, protocol: str) -> None:
-    one = replace(runs.record("zoo:a", "clean", 0.1, n=n), data=data, size=size)
+def test_tier_and_protocol_are_named(
+    data: str, size: tuple[int, int] | None, ids: list[str], tier: str, protocol: str
+) -> None:
+    one = runs.record("zoo:a", "clean", 0.1, n=len(ids))
+    one = replace(one, data=data, size=size, counts=replace(one.counts, ids=tuple(ids)))
     assert (words.tier(one), words.protocol(one)) == (tier, protocol)
 
 
@@ -240,6 +260,9 @@ def test_the_table_shows_the_figures_of_metrics() -> None:
     assert row["RMS /255"].text == "8.00"
     assert row["L∞ /255"].text == "16.00"
     assert row["PSNR dB"].text == "30.1"
+    uneven = replace(records[-1], scores={"rms": [0.1] * 20 + [0.001] * 10 + [0.0] * 10})
+    (row,) = tables.measurements(tables.Group(uneven.data, uneven.label_space, None, uneven.ids, [uneven])).rows
+    assert any(cell.text == f"{(20 * 20 + 10 * 60) / 30:.1f}" for cell in row), "PSNR is the mean over changed images"
     assert row["passes"].text == "80"
     assert row["flags"].text == "none"
 
@@ -262,8 +285,8 @@ def test_vulnerable_road_users_are_found_by_name() -> None:
 
 
 def test_labels_are_moved_apart() -> None:
-    assert spread([10, 11, 12], gap=5, low=0, high=100) == [10, 15, 20]
-    assert spread([98, 99, 100], gap=5, low=0, high=100) == [90, 95, 100]
+    assert moved_apart([10, 11, 12], gap=5, low=0, high=100) == [10, 15, 20]
+    assert moved_apart([98, 99, 100], gap=5, low=0, high=100) == [90, 95, 100]
 
 
 def test_no_records_and_no_room_give_one_sentence(tmp_path: Path) -> None:

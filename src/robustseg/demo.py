@@ -3,6 +3,7 @@
 Takes about two minutes on two CPU cores and needs nothing from outside the package.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from robustseg import api, metrics
 from robustseg.evaluation import Conditions, Progress, evaluate
 from robustseg.networks.fast import fast
 from robustseg.panels import quantised
-from robustseg.records import Record, RobustsegError
+from robustseg.records import Record, write_whole
 from robustseg.report import write_report
 from robustseg.types import Batch, ImageRng, Network, frozen
 
@@ -70,10 +71,9 @@ def run_demo(
     conditions = Conditions(batch_size=2)
     records = [evaluate(network, data, c, conditions=conditions, folder=folder, on_batch=on_batch) for c in changes]
     picture = folder / "demo.png"
-    try:
-        draw_story(network).save(picture)
-    except OSError as error:
-        raise RobustsegError(f"expected to write {picture}, got '{error.strerror}'; try another --out") from error
+    buffer = io.BytesIO()
+    draw_story(network).save(buffer, "PNG")
+    write_whole(picture, buffer.getvalue())
     return Demo(records, picture, write_report([folder], folder / "report.html"))
 
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,7 +26,7 @@ from robustseg.datasets.views import batches
 from robustseg.flags import doubts
 from robustseg.networks.fast import fast
 from robustseg.panels import Panel, quantised, save_panel
-from robustseg.provenance import commit, device_name, peak_memory, sha256, versions
+from robustseg.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.records import (
     IGNORE,
     Counts,
@@ -33,6 +34,8 @@ from robustseg.records import (
     RobustsegError,
     ShapeError,
     append_line,
+    make_folder,
+    measurement_key,
     read_lines,
     read_records,
     write_whole,
@@ -139,12 +142,14 @@ def plan(
     *,
     conditions: Conditions | None = None,
 ) -> list[Cost]:
-    """What `evaluate` would take, from its first batch, run and thrown away; one `Cost` a source."""
+    """What `evaluate` would take, from its first batch, run twice and thrown away; one `Cost` a source."""
     costs = []
     for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
-        batch = next(batches(data, job.conditions.batch_size))
-        part = _measure(job, batch)
-        factor = len(data) / len(batch.ids)
+        for _ in range(2):  # the first pass also chooses kernels and fills caches
+            part = _next_part(job, batches(data, job.conditions.batch_size))
+        if part is None:
+            continue
+        factor = len(data) / len(part.counts[0].ids)
         forwards, backwards = (round(n * factor) for n in (part.forwards, part.backwards))
         costs.append(
             Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, peak_memory())
@@ -161,6 +166,7 @@ class _Job:
     data: Dataset
     perturbation: Perturbation
     conditions: Conditions
+    digests: dict[int, str]
 
     @property
     def networks(self) -> list[Network]:
@@ -177,19 +183,24 @@ class _Job:
         files = [f for thing in (*self.networks, self.data, self.perturbation) for f in getattr(thing, "files", ())]
         return {
             "network": target.spec,
+            "weights": self.digests[id(target)],
             "source": self.source.spec,
+            "source_weights": self.digests[id(self.source)],
             "data": self.data.spec,
             "perturbation": self.perturbation.spec,
-            "label_space": self.data.label_space,
             "files": {str(file): sha256(str(file)) for file in files},
             "size": size,
             **dataclasses.asdict(self.conditions),
         }
 
-    def key(self) -> str:
-        """The name of the job's progress file."""
-        headers = [{**self.header(t), "label_space": self.data.label_space.names} for t in self.targets]
-        return hashlib.sha256(json.dumps([headers, list(self.data.ids)]).encode()).hexdigest()[:16]
+    @property
+    def name(self) -> str:
+        """Of the progress file."""
+        return hashlib.sha256("".join(self.key(target) for target in self.targets).encode()).hexdigest()[:16]
+
+    def key(self, target: Network) -> str:
+        """`Record.key` of what this job will record."""
+        return measurement_key(self.header(target), self.data.ids)
 
 
 def _jobs(
@@ -209,38 +220,74 @@ def _jobs(
         networks, source = [doubled[id(n)] for n in networks], source and doubled[id(source)]
     if perturbation.spec == "clean":
         source = None
+    digests = {id(n): digest(n) for n in [*networks, *([source] if source else [])]}
+    _require_distinct([*networks, *([source] if source else [])], digests)
     if source is not None:
-        return [_Job(source, tuple(networks), data, perturbation, conditions)]
-    return [_Job(network, (network,), data, perturbation, conditions) for network in networks]
+        return [_Job(source, tuple(networks), data, perturbation, conditions, digests)]
+    return [_Job(network, (network,), data, perturbation, conditions, digests) for network in networks]
+
+
+def _require_distinct(networks: Sequence[Network], digests: dict[int, str]) -> None:
+    """Two networks that a report could not tell apart are refused."""
+    known: dict[str, str] = {}
+    for network in networks:
+        if known.setdefault(network.spec, digests[id(network)]) != digests[id(network)]:
+            raise RobustsegError(
+                f"expected different specs for different networks, got '{network.spec}' twice; "
+                "try giving each a name: network.spec = 'before'"
+            )
 
 
 @torch.inference_mode(False)  # attacks need gradients, whatever mode the caller is in
 def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
-    found = [_recorded(job, target, folder) for target in job.targets]
-    progress = folder and _open_progress(folder, job)
+    found = [_recorded(job.key(target), folder) for target in job.targets]
+    progress = folder and make_folder(folder / "progress") / f"{job.name}.jsonl"
     if all(found) and not (progress and progress.is_file()):  # a progress file is left by a run cut while it ended
         return [record for record in found if record]
-    parts = [_Part.from_json(line) for line in read_lines(progress)] if progress and progress.is_file() else []
-    done = sum(len(part.counts[0].ids) for part in parts)
+    start, total = _begun(progress, job)
+    done = len(total.counts[0].ids) if total else 0
     flags = [_flags(target, job) for target in job.targets]
-    for batch in batches(job.data, job.conditions.batch_size, start=done):
-        part = _measure(job, batch)
+    waiting = batches(job.data, job.conditions.batch_size, start=done)
+    for part in iter(lambda: _next_part(job, waiting), None):
         if progress:
             append_line(progress, part.to_json())
-        parts.append(part)
-        done += len(batch.ids)
+        total = total + part if total else part
+        done += len(part.counts[0].ids)
         on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
-    records = [_record(job, index, parts, flags[index]) for index in range(len(job.targets))]
+    if total is None:
+        raise RobustsegError(f"expected images in {job.data.spec}, got none")
+    records = [_record(job, index, start, total, flags[index]) for index in range(len(job.targets))]
     if folder and progress:
+        records = [known or record for record, known in zip(records, found, strict=True)]
         for record, known in zip(records, found, strict=True):
             if known is None:
                 append_line(folder / "records.jsonl", record.to_json())
-        records = [known or record for record, known in zip(records, found, strict=True)]
         everything = read_records(folder)
         write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
         _keep_panels(job, records, everything, folder / "panels", panels)
         progress.unlink()
     return records
+
+
+def _begun(progress: Path | None, job: _Job) -> tuple[dict[str, Any], "_Part | None"]:
+    """How the run began and what it has counted: read from its progress file, or written there now."""
+    lines = list(read_lines(progress)) if progress and progress.is_file() else []
+    start = lines[0] if lines else {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit()}
+    if progress and not lines:
+        append_line(progress, start)
+    parts = [_Part.from_json(line) for line in lines[1:]]
+    return start, functools.reduce(operator.add, parts) if parts else None
+
+
+def _next_part(job: _Job, waiting: Iterator[Batch]) -> "_Part | None":
+    """Read, perturb and count the next batch; None at the end."""
+    job.guide  # noqa: B018  # made before the clock starts
+    start = time.perf_counter()
+    batch = next(waiting, None)
+    if batch is None:
+        return None
+    part = _measure(job, batch)
+    return dataclasses.replace(part, seconds=time.perf_counter() - start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,14 +303,22 @@ class _Part:
     def to_json(self) -> dict[str, Any]:
         return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "counts": [c.to_json() for c in self.counts]}  # fmt: skip
 
+    def __add__(self, other: "_Part") -> "_Part":
+        return _Part(
+            [a + b for a, b in zip(self.counts, other.counts, strict=True)],
+            [{name: a[name] + b[name] for name in a} for a, b in zip(self.scores, other.scores, strict=True)],
+            self.seconds + other.seconds,
+            self.forwards + other.forwards,
+            self.backwards + other.backwards,
+        )
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "_Part":
         return cls(**{**data, "counts": [Counts.from_json(c) for c in data["counts"]]})
 
 
 def _measure(job: _Job, batch: Batch) -> _Part:
-    """Perturb one batch and count every target on it."""
-    start = time.perf_counter()
+    """Perturb one batch and count every target on it; the time is for the caller to take."""
     device = _device(job.source)
     batch = batch.to(device)
     dtype = torch.float64 if job.conditions.precision == "float64" else torch.float32
@@ -277,7 +332,7 @@ def _measure(job: _Job, batch: Batch) -> _Part:
             labels = batch.labels.cpu().numpy()
             counts.append(metrics.count(labels, after, batch.ids, len(job.data.label_space)))
             scores.append({**_distances(perturbed, images), "agreement": _agreement(labels, before, after)})
-    return _Part(counts, scores, time.perf_counter() - start, passes.forwards, passes.backwards)
+    return _Part(counts, scores, 0.0, passes.forwards, passes.backwards)
 
 
 def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
@@ -338,48 +393,28 @@ def _agreement(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> lis
     ]
 
 
-def _record(job: _Job, index: int, parts: list[_Part], flags: dict[str, Any]) -> Record:
-    counts = Counts.empty(len(job.data.label_space))
-    scores: dict[str, list[float]] = {}
-    for part in parts:
-        counts += part.counts[index]
-        for name, values in part.scores[index].items():
-            scores.setdefault(name, []).extend(float("nan") if v is None else v for v in values)
+def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: dict[str, Any]) -> Record:
+    scores = {n: [math.nan if v is None else v for v in values] for n, values in total.scores[index].items()}
     return Record(
-        counts=counts,
+        label_space=job.data.label_space,
+        counts=total.counts[index],
         scores=scores,
         flags=flags,
         device=device_name(_device(job.source)),
         versions=versions(),
-        commit=commit(),
-        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        seconds=sum(part.seconds for part in parts),
-        forwards=sum(part.forwards for part in parts),
-        backwards=sum(part.backwards for part in parts),
+        seconds=total.seconds,
+        forwards=total.forwards,
+        backwards=total.backwards,
+        **start,
         **job.header(job.targets[index]),
     )
 
 
-def _recorded(job: _Job, target: Network, folder: Path | None) -> Record | None:
-    """The finished record of this job and target in the folder, if it is there."""
+def _recorded(key: str, folder: Path | None) -> Record | None:
+    """The finished record of this measurement in the folder, if it is there."""
     if folder is None or not (folder / "records.jsonl").is_file():
         return None
-    wanted = job.header(target)
-    for line in read_lines(folder / "records.jsonl"):
-        record = Record.from_json(line)
-        same = all(getattr(record, name) == value for name, value in wanted.items())
-        if same and record.ids == tuple(job.data.ids):
-            return record
-    return None
-
-
-def _open_progress(folder: Path, job: _Job) -> Path:
-    path = folder / "progress" / f"{job.key()}.jsonl"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
-    return path
+    return next((r for line in read_lines(folder / "records.jsonl") if (r := Record.from_json(line)).key == key), None)
 
 
 def _keep_panels(job: _Job, records: list[Record], everything: list[Record], folder: Path, number: int) -> None:
@@ -396,9 +431,8 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
                 before, after = _predict(target, images), _predict(target, perturbed)
             pictures = [quantised(i[0].float().cpu().numpy()) for i in (images, perturbed)]
             maps = [m.astype(np.uint8) for m in (batch.labels[0].cpu().numpy(), before[0], after[0])]
-            texts = (drop.id, record.network, record.data, record.perturbation)
-            name = hashlib.sha256("|".join((*texts, record.source)).encode()).hexdigest()[:16]
-            save_panel(folder, name, Panel(*texts, record.label_space, *pictures, *maps))
+            panel = Panel(drop.id, record.key, record.label_space, *pictures, *maps)
+            save_panel(folder, f"{record.key}-{drop.position}", panel)
 
 
 def _flags(target: Network, job: _Job) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from robustseg.records import IGNORE, LabelSpace, RobustsegError, ShapeError, write_whole
+from robustseg.records import IGNORE, LabelSpace, RobustsegError, ShapeError, make_folder, write_whole
 
 VOID_COLOUR = (0, 0, 0)
 RIGHT_COLOUR = (225, 228, 232)
@@ -29,16 +29,14 @@ class Panel:
     """One image of one record.
 
     Args:
-        id, network, data, perturbation: as in the record that the panel belongs to.
+        id: of the image. record: the key of the record that the panel belongs to (`Record.key`).
         label_space: names and colours of the classes.
         image, perturbed: uint8 `[h, w, 3]`, RGB.
         labels, before, after: uint8 `[h, w]`: labels (255 void), the prediction on the clean image, on the perturbed.
     """
 
     id: str
-    network: str
-    data: str
-    perturbation: str
+    record: str
     label_space: LabelSpace
     image: np.ndarray
     perturbed: np.ndarray
@@ -56,7 +54,7 @@ class Panel:
 
 
 _ARRAYS = ("image", "perturbed", "labels", "before", "after")
-_TEXTS = ("id", "network", "data", "perturbation")
+_TEXTS = ("id", "record")
 
 
 def save_panel(folder: Path, name: str, panel: Panel) -> Path:
@@ -70,22 +68,16 @@ def save_panel(folder: Path, name: str, panel: Panel) -> Path:
     buffer = io.BytesIO()
     arrays = {key: getattr(panel, key) for key in _ARRAYS}
     np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
+    make_folder(path.parent)
     write_whole(path, buffer.getvalue())
     return path
 
 
 class Caption(NamedTuple):
-    """Which image of which record a panel shows, and the names of its classes."""
+    """Which image of which record (`Record.key`) a panel shows."""
 
     id: str
-    network: str
-    data: str
-    perturbation: str
-    classes: tuple[str, ...]
+    record: str
 
 
 def read_caption(path: Path) -> Caption:
@@ -96,8 +88,7 @@ def read_caption(path: Path) -> Caption:
     """
     with _opened(path) as stored:
         about = json.loads(stored["about"].tobytes())
-        names = tuple(about["label_space"]["names"])
-        return Caption(about["id"], about["network"], about["data"], about["perturbation"], names)
+        return Caption(about["id"], about["record"])
 
 
 def read_panel(path: Path) -> Panel:

@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 import robustseg
+from robustseg.types import Network
 
 
 def commit() -> str | None:
     """The commit of the source tree that runs, with '+' where it has changes; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]  # not somebody else's checkout around us
+        subprocess.run(tracked, capture_output=True, text=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -44,6 +47,21 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def digest(network: Network) -> str:
+    """A short digest of what a network computes with: its classes in code, its label space, parameters and buffers.
+
+    Two networks of one spec with other weights have other digests, whether or not they come from files.
+    """
+    told = hashlib.sha256()
+    for name, module in network.named_modules():
+        told.update(f"{name}:{type(module).__qualname__};".encode())
+    told.update("|".join(network.label_space.names).encode())
+    for name, tensor in network.state_dict().items():
+        told.update(f"{name}:{tensor.dtype}{tuple(tensor.shape)};".encode())
+        told.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return told.hexdigest()[:16]
 
 
 def sha256(path: str | Path) -> str:

@@ -4,10 +4,11 @@ Everything after the counting is plain: a `Record` is one line of `records.jsonl
 derived from its `Counts` later. NaN is "absent" and is written as `null`, never as 0.
 """
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -158,12 +159,35 @@ class Counts:
         return cls(tuple(data["ids"]), np.array(data["confusion"], np.int64).reshape(k, k + 1), **rows)
 
 
+IDENTITY = (
+    "network",
+    "weights",
+    "source",
+    "source_weights",
+    "data",
+    "perturbation",
+    "files",
+    "size",
+    "seed",
+    "batch_size",
+    "precision",
+)
+"""The fields of a record that decide its numbers, besides the images."""
+
+
+def measurement_key(fields: Mapping[str, Any], ids: Sequence[str]) -> str:
+    """A short name for a measurement from the `IDENTITY` fields and the image ids."""
+    text = json.dumps([[fields[name] for name in IDENTITY], list(ids)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Record:
     """One network measured under one perturbation over one data set: enough to repeat it and to derive every figure.
 
     Args:
         network, source, data, perturbation: specs; `source` made the perturbation, `network` was measured on it.
+        weights, source_weights: digests of what the two networks computed with (`provenance.digest`).
         label_space: the classes of network and data.
         counts: the pixel counts.
         scores: per image, in the order of `counts.ids`: `rms`, `linf` (of the perturbation, images in [0, 1]),
@@ -172,7 +196,8 @@ class Record:
         flags: what was seen that makes the number doubtful, as name -> value; see `robustseg.evaluation`.
         files: SHA-256 of each file that a spec names.
         seed, batch_size, size, precision, device, versions, commit, started: the conditions of the run.
-        seconds: wall time. forwards, backwards: passes, one image through one network each.
+        seconds: spent on the batches, reading included. forwards, backwards: passes, one image through one network
+            each. All three are of the whole pass over the data, which the records of one source share.
     """
 
     network: str
@@ -181,6 +206,8 @@ class Record:
     perturbation: str
     label_space: LabelSpace
     counts: Counts
+    weights: str = ""
+    source_weights: str = ""
     scores: dict[str, list[float]] = field(default_factory=dict)
     verdicts: dict[str, list[str]] = field(default_factory=dict)
     flags: dict[str, Any] = field(default_factory=dict)
@@ -201,6 +228,11 @@ class Record:
     def ids(self) -> tuple[str, ...]:
         """The image ids, in the order of every per-image list."""
         return self.counts.ids
+
+    @property
+    def key(self) -> str:
+        """What tells this measurement from others: equal for a repeated one, and only for that."""
+        return measurement_key({name: getattr(self, name) for name in IDENTITY}, self.ids)
 
     @property
     def clean(self) -> bool:
@@ -322,9 +354,19 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
-def find(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The records whose fields equal `wanted`: `find(records, perturbation='clean')`."""
-    return [r for r in records if all(getattr(r, name) == value for name, value in wanted.items())]
+def make_folder(path: Path) -> Path:
+    """Make a folder and those above it.
+
+    Raises:
+        RobustsegError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RobustsegError(
+            f"expected to make the folder {path}, got '{error.strerror}'; try another --out"
+        ) from error
+    return path
 
 
 def _end_of_last_line(path: Path) -> int | None:

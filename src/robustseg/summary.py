@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robustseg import metrics
-from robustseg.records import Record
+from robustseg.records import Counts, Record
 
 
 def summary(records: Sequence[Record], *, absent: str = "unlabelled") -> list[dict[str, Any]]:
@@ -19,9 +19,10 @@ def summary(records: Sequence[Record], *, absent: str = "unlabelled") -> list[di
 
     Returns:
         Objects with `network, source, data, perturbation, images, miou, miou_per_image, pixel_accuracy, q, rms, linf,
-        flags, seconds, forwards, backwards`. Shares are in [0, 1]; `rms` is the mean over the images and `linf` the
-        largest; `q` is the mIoU ratio to the clean record of the same network and images; `flags` names the raised
-        ones; what is absent is None.
+        flags, seconds, forwards, backwards`, then `agreement, psnr, interval, classes`. Shares are in [0, 1]; `rms` is
+        the mean over the images and `linf` the largest; `q` is the mIoU ratio to the clean record of the same network
+        and images; `flags` names the raised ones; `interval` is that of `miou` (blocks of 15 frames); `classes` maps
+        name to IoU; what is absent is None.
     """
     return [_summarise(record, clean_of(record, records), absent) for record in records]
 
@@ -44,7 +45,19 @@ def _summarise(record: Record, clean: Record | None, absent: str) -> dict[str, A
         "seconds": record.seconds,
         "forwards": record.forwards,
         "backwards": record.backwards,
+        "agreement": _or_none(mean_score(record, "agreement")),
+        "psnr": _or_none(metrics.psnr(_known(record, "rms", None))),
+        "interval": _interval(counts),
+        "classes": {
+            n: _or_none(float(v)) for n, v in zip(record.label_space.names, metrics.class_iou(counts), strict=True)
+        },
     }
+
+
+def _interval(counts: Counts) -> list[float | None]:
+    """The ends of the 95 % block-bootstrap interval of the pooled mIoU; None for too few images."""
+    found = metrics.interval(metrics.miou(counts), metrics.image_miou(metrics.resample(counts)))
+    return [_or_none(found.low), _or_none(found.high)]
 
 
 def clean_of(record: Record, records: Sequence[Record]) -> Record | None:
@@ -57,7 +70,8 @@ def clean_of(record: Record, records: Sequence[Record]) -> Record | None:
 
 def conditions(record: Record) -> tuple[Any, ...]:
     """What must be equal for two records of one network to be comparable."""
-    return record.network, record.data, record.label_space.names, record.ids, record.size, record.precision
+    what = record.network, record.weights, record.data, record.label_space.names
+    return *what, record.ids, record.size, record.precision
 
 
 def raised(record: Record) -> list[str]:

@@ -137,8 +137,9 @@ def _measurements(group: tables.Group) -> str:
     return (
         "<h3>Every measurement</h3>"
         '<p class="note">mIoU is pooled over all images; "per image" is the mean of the mIoU of each. Agreement: labelled '
-        "pixels that keep their clean prediction. RMS: mean over the images; L∞: the largest. Passes: forward and "
-        "backward, one image each. A click on a column sorts.</p>" + _table(tables.measurements(group), group)
+        "pixels that keep their clean prediction. RMS: mean over the images; L∞: the largest; PSNR: mean over the images "
+        "that were changed. Passes: forward and backward, one image each. A click on a column sorts.</p>"
+        + _table(tables.measurements(group), group)
     )
 
 
@@ -223,16 +224,12 @@ def _telling(own: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
 
 
 def _record_of(path: Path, group: tables.Group) -> Record | None:
-    caption = read_caption(path)
-    for record in group.records:
-        found = record.network, record.data, record.perturbation, record.label_space.names
-        if found == caption[1:] and caption.id in record.ids:
-            return record
-    return None
+    key = read_caption(path).record
+    return next((record for record in group.records if record.key == key), None)
 
 
 def _panel(panel: Panel, record: Record, group: tables.Group) -> str:
-    network = words.network_names(group.records)[panel.network]
+    network = words.network_names(group.records)[record.network]
     index = record.ids.index(panel.id)
     clean = clean_of(record, group.records)
     after = words.percent(float(metrics.image_miou(record.counts)[index]))
@@ -246,7 +243,7 @@ def _panel(panel: Panel, record: Record, group: tables.Group) -> str:
             f"<figcaption>{escape(tile.title)}</figcaption></figure>"
         )
     return (
-        f'<div class="panel"><h4>{escape(panel.id)} <span>· {escape(network)} · <code>{escape(panel.perturbation)}</code> '
+        f'<div class="panel"><h4>{escape(panel.id)} <span>· {escape(network)} · <code>{escape(record.perturbation)}</code> '
         f'· mIoU of this image {before} to {after} %</span></h4><div class="tiles">{"".join(figures)}</div></div>'
     )
 
