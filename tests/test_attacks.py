@@ -10,9 +10,9 @@ from torch import nn
 
 from robustseg import registry
 from robustseg.attacks import presets
-from robustseg.attacks.gradient import fgsm, fgsm_ll, ifgsm, ifgsm_ll, pgd, random_within, step_of, steps_of
+from robustseg.attacks.gradient import fgsm, fgsm_ll, ifgsm, ifgsm_ll, mifgsm, pgd, random_within, step_of, steps_of
 from robustseg.attacks.steps import GOALS, round_to_8bit
-from robustseg.losses import cross_entropy
+from robustseg.losses import cross_entropy, wrong_pixels
 from robustseg.noise import sign
 from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
 from robustseg.testing import PixelNetwork, SmallNetwork
@@ -54,7 +54,7 @@ def _smallest_flip(network, images, norm):
     return (gap[:, 0] - gap[:, 1]).abs() / (across.abs().sum() if norm == "linf" else across.norm())
 
 
-@pytest.mark.parametrize("attack", [fgsm, ifgsm, pgd])
+@pytest.mark.parametrize("attack", [fgsm, ifgsm, mifgsm, pgd])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_flip_a_pixel_just_above_the_smallest_distance_and_not_below(attack, norm):
     network = PixelNetwork(classes=2)
@@ -153,6 +153,44 @@ def test_the_best_iterate_is_at_least_the_last_and_more_restarts_never_hurt(smal
     assert (loss(restarts=2) >= loss()).all()
     assert (loss(restarts=4) > loss()).any()
     assert (loss(restarts=2, keep="last") >= loss(keep="last")).all()
+
+
+def test_more_steps_are_never_weaker_and_the_judge_decides_what_is_best(small_network):
+    images, labels = _scene(count=4)
+
+    def run(attack, steps, **how):
+        how = {"budget": "linf:8/255", "step_size": "2/255", **how}
+        return attack(small_network, images, labels, steps=steps, rng=_rng(4), **how)
+
+    for attack in (pgd, mifgsm):
+        for judge in (cross_entropy, wrong_pixels):
+            values = [judge(small_network, run(attack, steps, judge=judge), labels) for steps in (1, 2, 4, 8)]
+            assert all((more >= less).all() for less, more in itertools.pairwise(values))
+    by_loss, by_pixels = (run(pgd, 8, judge=judge) for judge in (None, "wrong_pixels"))
+    assert torch.equal(by_loss, run(pgd, 8, judge="cross_entropy"))
+    assert (wrong_pixels(small_network, by_pixels, labels) >= wrong_pixels(small_network, by_loss, labels)).all()
+    assert not torch.equal(by_loss, by_pixels)
+
+
+def test_judging_costs_no_pass(small_network):
+    images, labels = _scene()
+    with _Passes(small_network) as seen:
+        pgd(small_network, images, labels, budget="linf:4/255", steps=5, judge="wrong_pixels", rng=_rng())
+    assert seen.count == 6
+
+
+def test_momentum_by_hand(pixel_network):
+    images, labels = _scene()
+    current, momentum = images.clone(), torch.zeros_like(images)
+    for _ in range(4):
+        leaf = current.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(pixel_network, leaf, labels).sum(), leaf)
+        momentum = 0.9 * momentum + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
+        current = (images + (current + 3 / 255 * momentum.sign() - images).clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+    how = {"budget": "linf:8/255", "steps": 4, "step_size": "3/255", "keep": "last", "rng": _rng()}
+    torch.testing.assert_close(mifgsm(pixel_network, images, labels, decay=0.9, **how), current)
+    none = mifgsm(pixel_network, images, labels, decay=0, **how)
+    assert torch.equal(none, pgd(pixel_network, images, labels, random_start=False, **how))
 
 
 def test_a_larger_budget_is_stronger(small_network):
@@ -312,7 +350,7 @@ class _Spotty(PixelNetwork):
         return torch.where(images[:, :1, :1, :1] > 0.95, logits * torch.nan, logits)
 
 
-@pytest.mark.parametrize("attack", [fgsm, fgsm_ll, ifgsm, ifgsm_ll, pgd])
+@pytest.mark.parametrize("attack", [fgsm, fgsm_ll, ifgsm, ifgsm_ll, mifgsm, pgd])
 @pytest.mark.parametrize("norm", ["linf:8/255", "l2:0.5"])
 def test_nan_neither_spreads_nor_comes_back(attack, norm):
     images, labels = _scene()

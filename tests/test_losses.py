@@ -1,6 +1,7 @@
 """Per-pixel losses against their formulas, pixel by pixel, and objectives that leave void out."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +9,16 @@ import torch
 from robustseg import losses
 from robustseg.records import IGNORE, SpecError
 
+WEIGHTED = {
+    "masked": losses.pixel_masked_cross_entropy,
+    "balanced": losses.pixel_balanced_masked_cross_entropy,
+    "balanced_by_counts": partial(losses.pixel_balanced_masked_cross_entropy, class_pixels=(5, 1, 7, 0, 20)),
+    "segpgd": partial(losses.pixel_segpgd, share=0.3),
+    "cospgd": losses.pixel_cospgd,
+}
 PIXEL_LOSSES = {
     "cross_entropy": losses.pixel_cross_entropy,
+    **WEIGHTED,
     "margin": losses.pixel_margin,
     "jensen_shannon": losses.pixel_jensen_shannon,
     "cosine": losses.pixel_cosine,
@@ -22,7 +31,7 @@ def _by_hand(name, logits, label):
         return 0.0
     total = sum(math.exp(v) for v in logits)
     p = [math.exp(v) / total for v in logits]
-    if name == "cross_entropy":
+    if name == "cross_entropy" or name in WEIGHTED:  # weights act on the gradient only
         return -math.log(p[label])
     if name == "margin":
         return max(v for i, v in enumerate(logits) if i != label) - logits[label]
@@ -71,6 +80,82 @@ def test_objectives_average_over_labelled_pixels_only(name, pixel_network):
     elsewhere = images.clone()
     elsewhere[0, ..., :3] = 0
     assert torch.equal(values, losses.objective(name)(pixel_network, elsewhere, labels))
+
+
+def _pull_by_hand(name, logits, label, own_pixels, total, present, towards):
+    """The weight of one pixel's cross-entropy in the gradient."""
+    right = max(range(len(logits)), key=logits.__getitem__) == label
+    p = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    cosine = float(p[label] / p.norm())
+    counts = (5, 1, 7, 0, 20)
+    return {
+        "masked": float(right),
+        "balanced": right * total / (present * own_pixels),
+        "balanced_by_counts": right * 33 / (4 * max(1, counts[label])),
+        "segpgd": 0.7 if right != towards else 0.3,
+        "cospgd": 1 - cosine if towards else cosine,
+    }[name]
+
+
+@pytest.mark.parametrize(("name", "towards"), [*((n, False) for n in WEIGHTED), ("segpgd", True), ("cospgd", True)])
+def test_weights_act_on_the_gradient_only(name, towards):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=generator).mul(2).requires_grad_()
+    labels = torch.randint(5, (2, 3, 4), generator=generator)
+    labels[0, 0] = IGNORE
+    loss = partial(WEIGHTED[name], towards=True) if towards else WEIGHTED[name]
+    (weighted,) = torch.autograd.grad(loss(logits, labels).sum(), logits)
+    (plain,) = torch.autograd.grad(losses.pixel_cross_entropy(logits, labels).sum(), logits)
+    for b in range(2):
+        known = labels[b][labels[b] != IGNORE]
+        for i in range(3):
+            for j in range(4):
+                label = int(labels[b, i, j])
+                if label == IGNORE:
+                    assert not weighted[b, :, i, j].any()
+                    continue
+                numbers = (int((known == label).sum()), len(known), len(known.unique()))
+                weight = _pull_by_hand(name, logits[b, :, i, j].tolist(), label, *numbers, towards)
+                torch.testing.assert_close(weighted[b, :, i, j], weight * plain[b, :, i, j])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4, 3e38])
+def test_jensen_shannon_is_finite_at_any_logit_and_right(dtype, size):
+    logits = torch.tensor([[size, -size], [-size, size], [size, size], [0, 0]], dtype=dtype).T.reshape(1, 2, 1, 4)
+    logits.requires_grad_()
+    values = losses.pixel_jensen_shannon(logits, torch.zeros(1, 1, 4, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert values.isfinite().all()
+    assert gradient.isfinite().all()
+    p = 1 / (1 + math.exp(min(700, 2 * size)))
+    lost = math.log(2) + (p * math.log(p) - (1 + p) * math.log1p(p)) / 2
+    even = math.log(2) + (0.5 * math.log(0.5) - 1.5 * math.log(1.5)) / 2
+    torch.testing.assert_close(values[0, 0, 1:].detach(), torch.tensor([lost, even, even], dtype=dtype))
+    slope = 0.5 * (math.log(0.5) - math.log(1.5)) / 2 * 0.5  # dJS/dp * dp/dlogit
+    torch.testing.assert_close(gradient[0, :, 0, 3], torch.tensor([slope, -slope], dtype=dtype))
+    push = p * (math.log(p) - math.log1p(p)) / 2  # of a pixel that is lost: small, and exact until p underflows
+    torch.testing.assert_close(gradient[0, 0, 0, 1], torch.tensor(push * (1 - p), dtype=dtype))
+
+
+def test_wrong_pixels_counts_what_the_network_says(pixel_network):
+    images = torch.rand(2, 3, 4, 6, dtype=torch.float64)
+    labels = pixel_network(images).argmax(1).detach()
+    labels[0, 0, :3] = (labels[0, 0, :3] + 1) % 4
+    labels[0, 3] = IGNORE
+    assert losses.wrong_pixels(pixel_network, images, labels).tolist() == [3 / 18, 0]
+
+
+def test_a_spec_gives_class_pixels_after_a_colon(pixel_network):
+    images = torch.rand(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(4, (2, 4, 6))
+    named, built = losses.objective("balanced_masked_cross_entropy:1,2,3,40"), losses.balanced((1, 2, 3, 40))
+    gradients = [torch.autograd.grad(o(pixel_network, images, labels).sum(), images)[0] for o in (named, built)]
+    assert torch.equal(*gradients)
+    with pytest.raises(SpecError, match=r"whole numbers after the colon.*:1200,340"):
+        losses.objective("balanced_masked_cross_entropy:1,two")
+    with pytest.raises(SpecError, match="pixels of every class, got 2"):
+        losses.objective("balanced_masked_cross_entropy:1,2")(pixel_network, images, labels.clamp_min(2))
 
 
 def test_losses_grow_as_the_prediction_leaves_the_label(pixel_network):

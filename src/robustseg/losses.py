@@ -2,10 +2,15 @@
 
 An objective is `(network, images, labels) -> [b]`: one number an image, larger is better for whoever maximises it.
 The family here is made of a per-pixel loss on logits, averaged over the labelled pixels of each image.
+
+Some losses of the literature weight pixels so that those already lost stop pulling. A weighted loss falls as an attack
+succeeds, so it cannot say which of two images is the better attack. Here weights act on the gradient only (`pull`): the
+value stays the unweighted loss, and values of different steps, weights and attacks compare.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +54,8 @@ def pixel_jensen_shannon(logits: Logits, labels: Labels) -> Tensor:
 
     Source: Croce, Singh, Hein, ECCV 2024.
     """
-    log_p = -pixel_cross_entropy(logits, labels)
+    loss = pixel_cross_entropy(logits, labels)
+    log_p = -loss.clamp_max(torch.finfo(loss.dtype).max)  # 0 * infinity where the difference of two logits overflows
     p = log_p.exp()
     return torch.where(labels != IGNORE, math.log(2) + (p * log_p - (1 + p) * torch.log1p(p)) / 2, 0)
 
@@ -62,13 +68,86 @@ def pixel_cosine(logits: Logits, labels: Labels) -> Tensor:
     return torch.where(valid, 1 - at_label / p.norm(dim=1), 0)
 
 
+def pull(values: Tensor, weights: Tensor) -> Tensor:
+    """These values, with a gradient that is `weights` times theirs; the weights have none."""
+    return values.detach() + weights.detach() * (values - values.detach())
+
+
+def pixel_masked_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
+    """Cross-entropy of each pixel, `[b, h, w]`, that pulls only where the prediction is right: `1[argmax = y] * CE`.
+
+    Source: Croce, Singh, Hein, ECCV 2024, masked cross-entropy.
+    Differs: the mask acts on the gradient (`pull`), as where their code tracks the plain cross-entropy.
+    """
+    return pull(pixel_cross_entropy(logits, labels), (logits.argmax(1) == labels).to(logits.dtype))
+
+
+def pixel_balanced_masked_cross_entropy(
+    logits: Logits, labels: Labels, *, class_pixels: Sequence[int] | None = None
+) -> Tensor:
+    """Masked cross-entropy whose pixels pull by `1 / N_label`, so that every class pulls alike; value as unweighted.
+
+    Args:
+        logits: `[b, k, h, w]`. labels: `[b, h, w]`, void 255.
+        class_pixels: N of each class, such as over the training set; weights are scaled to `mean(N) / N`, and a class
+            without a pixel counts as one pixel. None takes, for each image, the counts of its own labels: then all
+            classes within an image pull alike, and a class that is rare in the set gets no more than any other.
+
+    Raises:
+        SpecError: fewer counts than a label needs.
+
+    Source: Croce, Singh, Hein, ECCV 2024, balanced masked cross-entropy (N over the training set).
+    """
+    valid = labels != IGNORE
+    if class_pixels is None:
+        offset = (IGNORE + 1) * torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
+        pixels = torch.bincount((labels + offset).flatten(), minlength=(IGNORE + 1) * len(labels))
+        pixels = pixels.view(len(labels), IGNORE + 1)[:, :IGNORE]
+    else:
+        if int(torch.where(valid, labels, 0).amax()) >= len(class_pixels):
+            raise SpecError(f"expected pixels of every class, got {len(class_pixels)} numbers; try one a class")
+        pixels = torch.tensor([class_pixels], device=labels.device).expand(len(labels), -1)
+    share = (
+        pixels.clamp_min(1).to(logits.dtype)
+        / pixels.sum(1, keepdim=True).clamp_min(1)
+        * (pixels > 0).sum(1, keepdim=True)
+    )
+    weights = share.reciprocal().gather(1, torch.where(valid, labels, 0).flatten(1)).view(labels.shape)
+    return pull(pixel_masked_cross_entropy(logits, labels), weights)
+
+
+def pixel_segpgd(logits: Logits, labels: Labels, *, share: float, towards: bool = False) -> Tensor:
+    """Cross-entropy of each pixel, `[b, h, w]`, that pulls by `share` where it is lost and by `1 - share` elsewhere.
+
+    Lost is a wrong prediction, or the right one when moving towards the labels.
+
+    Source: Gu, Zhao, Tresp, Torr, ECCV 2022 (SegPGD), lambda_t = share.
+    Differs: weights act on the gradient only (`pull`).
+    """
+    lost = (logits.argmax(1) == labels) == towards
+    return pull(pixel_cross_entropy(logits, labels), torch.where(lost, share, 1 - share).to(logits.dtype))
+
+
+def pixel_cospgd(logits: Logits, labels: Labels, *, towards: bool = False) -> Tensor:
+    """Cross-entropy of each pixel, `[b, h, w]`, that pulls by `cos(softmax(logits), onehot(label))`.
+
+    When moving towards the labels it pulls by `1 - cos`.
+
+    Source: Agnihotri, Jung, Keuper, ICML 2024 (CosPGD), with softmax.
+    Differs: weights act on the gradient only (`pull`).
+    """
+    apart = pixel_cosine(logits.detach(), labels)
+    return pull(pixel_cross_entropy(logits, labels), apart if towards else 1 - apart)
+
+
 def mean_over_pixels(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
     """The objective that averages a per-pixel loss `(logits, labels) -> [b, h, w]` over each image's labelled pixels."""
 
-    def objective(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-        return image_mean(loss(network(images), labels), labels)
+    return partial(_mean_loss, loss)
 
-    return objective
+
+def _mean_loss(loss: Callable[[Tensor, Tensor], Tensor], network: Network, images: Tensor, labels: Tensor) -> PerImage:
+    return image_mean(loss(network(images), labels), labels)
 
 
 def cross_entropy(network: Network, images: Tensor, labels: Labels) -> PerImage:
@@ -76,23 +155,54 @@ def cross_entropy(network: Network, images: Tensor, labels: Labels) -> PerImage:
     return image_mean(pixel_cross_entropy(network(images), labels), labels)
 
 
+def wrong_pixels(network: Network, images: Tensor, labels: Labels) -> PerImage:
+    """Share of the labelled pixels of each image that the network labels otherwise, `[b]`, 0 to 1. No gradient.
+
+    What attacks are judged by; an objective for those that need no gradient. An image of void only has 0.
+    """
+    valid = labels != IGNORE
+    wrong = (network.predict(images) != labels) & valid
+    return wrong.flatten(1).sum(1).to(images.dtype) / valid.flatten(1).sum(1).clamp_min(1)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "cross_entropy": cross_entropy,
+    "masked_cross_entropy": mean_over_pixels(pixel_masked_cross_entropy),
+    "balanced_masked_cross_entropy": mean_over_pixels(pixel_balanced_masked_cross_entropy),
     "margin": mean_over_pixels(pixel_margin),
     "jensen_shannon": mean_over_pixels(pixel_jensen_shannon),
     "cosine": mean_over_pixels(pixel_cosine),
+    "wrong_pixels": wrong_pixels,
 }
 """Objectives that a spec may name."""
 
 
+def balanced(class_pixels: Sequence[int] | None) -> Objective:
+    """The objective of `pixel_balanced_masked_cross_entropy` with these counts; None: those of each image."""
+    return mean_over_pixels(partial(pixel_balanced_masked_cross_entropy, class_pixels=class_pixels))
+
+
 def objective(name: str | Objective) -> Objective:
     """The objective of this name; a callable is returned as it is.
+
+    `balanced_masked_cross_entropy:1200,340,…` gives the pixels of each class.
 
     Raises:
         SpecError: the name is unknown.
     """
     if callable(name):
         return name
+    if name.startswith("balanced_masked_cross_entropy:"):
+        return balanced(_counts(name))
     if name not in OBJECTIVES:
         raise SpecError(f"expected an objective, got '{name}'; try {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
+
+
+def _counts(name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in name.partition(":")[2].split(","))
+    except ValueError as error:
+        raise SpecError(
+            f"expected whole numbers after the colon, got '{name}'; try '{name.partition(':')[0]}:1200,340'"
+        ) from error

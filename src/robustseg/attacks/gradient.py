@@ -1,19 +1,20 @@
-"""The gradient attacks: FGSM, iterative FGSM, their least-likely-class forms, and PGD.
+"""The gradient attacks: FGSM, iterative FGSM, their least-likely-class forms, MI-FGSM, and PGD.
 
 All have one head, `(network, images, labels, *, budget, ..., rng) -> images`, and are `steps.climb` with other
 arguments. What papers leave open is an argument here: the attacker's label (`goal`), the step size, the number of
 steps, clipping to [0, 1] and rounding to 8-bit values. The settings of single papers are in `presets`.
 
 Sources: Goodfellow, Shlens, Szegedy, ICLR 2015 (FGSM); Kurakin, Goodfellow, Bengio, ICLR 2017 (iterative, least likely
-class); Madry et al., ICLR 2018 (PGD); Arnab, Miksik, Torr, CVPR 2018 (on segmentation).
+class); Dong et al., CVPR 2018 (momentum); Madry et al., ICLR 2018 (PGD); Arnab, Miksik, Torr, CVPR 2018 (on segmentation).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from robustseg.attacks.steps import Best, aim, climb
+from robustseg.attacks.steps import Best, Here, aim, climb, direction
 from robustseg.losses import objective as named_objective
 from robustseg.records import SpecError
 from robustseg.registry import attack
@@ -184,6 +185,82 @@ def ifgsm_ll(
     )
 
 
+@attack("mifgsm")
+def mifgsm(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int = 20,
+    step_size: float | str | None = None,
+    decay: float = 1.0,
+    keep: str = "best",
+    judge: Objective | str | None = None,
+    goal: str = "truth",
+    targets: Labels | None = None,
+    objective: Objective | str = "cross_entropy",
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Iterative FGSM with momentum: `g <- decay * g + grad / |grad|_1`, `x <- project(x + step_size * sign(g))`.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255' or 'l2:2.5'; under L2 a step goes along g at unit length.
+        steps: gradient steps. step_size: in the budget's norm; None is eps / steps, as in the paper.
+        decay: of the momentum; 0 is iterative FGSM.
+        keep: `best` or `last` iterate. judge: what the best is best at, see `pgd`.
+        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        objective: a name of `losses.OBJECTIVES` or a function.
+        clip: keep every iterate in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for networks that draw.
+
+    Returns:
+        Images within the budget.
+
+    Source: Dong et al., CVPR 2018, algorithm 1 and equations 6 to 8.
+    Differs: for each image the best iterate, where the paper takes the last (`keep='last'`).
+    """
+    budget = Budget.parse(budget)
+    size = budget.eps / max(1, steps) if step_size is None else fraction(step_size)
+    named = None if judge is None else named_objective(judge)
+    target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
+    return climb(
+        network,
+        images,
+        target.labels,
+        objective=target.objective,
+        budget=budget,
+        steps=steps,
+        step_size=size,
+        move=Momentum(size, decay),
+        keep=keep,
+        judge=target.judge,
+        clip=clip,
+        round=round,
+        rng=rng,
+    )
+
+
+class Momentum:
+    """The move of MI-FGSM: along the sum of all gradients so far, each at unit L1 length, older ones decayed."""
+
+    def __init__(self, step_size: float, decay: float):
+        self.step_size, self.decay = step_size, decay
+        self.sum: Tensor | float = 0.0
+
+    def __call__(self, here: Here) -> Tensor:
+        """One step from here."""
+        length = here.gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(here.gradient.dtype).tiny)
+        self.sum = self.decay * self.sum + here.gradient / length.view(-1, 1, 1, 1)
+        return here.images + self.step_size * direction(self.sum, here.budget)
+
+
 @attack("pgd")
 def pgd(
     network: Network,
@@ -196,9 +273,10 @@ def pgd(
     restarts: int = 1,
     random_start: bool = True,
     keep: str = "best",
+    judge: Objective | str | None = None,
     goal: str = "truth",
     targets: Labels | None = None,
-    objective: Objective | str = "cross_entropy",
+    objective: Objective | Sequence[Objective] | str = "cross_entropy",
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -214,8 +292,9 @@ def pgd(
         step_size: in the budget's norm; None is `step_of`.
         restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
         keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
+        judge: what the best is best at, a name of `losses.OBJECTIVES` or a function; None is the objective.
         goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        objective: a name of `losses.OBJECTIVES` or a function.
+        objective: a name of `losses.OBJECTIVES`, a function, or one function a step.
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
@@ -230,7 +309,15 @@ def pgd(
     if restarts < 1:
         raise SpecError(f"expected restarts >= 1, got {restarts}")
     size = step_of(budget, steps) if step_size is None else fraction(step_size)
-    target = aim(network, images, labels, goal=goal, objective=named_objective(objective), targets=targets)
+    target = aim(
+        network,
+        images,
+        labels,
+        goal=goal,
+        objective=named_objective(objective) if isinstance(objective, str) else objective,
+        judge=None if judge is None else named_objective(judge),
+        targets=targets,
+    )
     streams, count = rng.repeat(restarts), len(rng)
     best = Best(images) if restarts > 1 else None
     result = images
@@ -246,6 +333,7 @@ def pgd(
             step_size=size,
             start=random_within(budget, images, own) if random_start else None,
             keep=keep,
+            judge=target.judge,
             best=best,
             clip=clip,
             round=round,

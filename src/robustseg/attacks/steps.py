@@ -1,10 +1,11 @@
 """The one loop of the gradient attacks: climb an objective within a budget, image by image.
 
-Every attack of this package is `climb` with other arguments. What it promises holds for all of them: parameters, mode
+Every gradient attack of this package is `climb` with another objective or another `Move`. What it promises holds for all of them: parameters, mode
 and inputs stay untouched and no gradient is left anywhere; every iterate lies within the budget (and [0, 1] if clipped);
 what becomes of an image does not depend on the batch it is in; NaN never spreads; void pixels count for nothing.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,14 +19,22 @@ GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
 
 
 class Aim(NamedTuple):
-    """What an attack climbs: an objective and the labels it is given."""
+    """What an attack climbs, the labels it is given, and what judges its iterates (None: what it climbs)."""
 
-    objective: Objective
+    objective: Objective | Sequence[Objective]
     labels: Labels
+    judge: Objective | None
 
 
 def aim(
-    network: Network, images: Images, labels: Labels, *, goal: str, objective: Objective, targets: Labels | None = None
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    goal: str,
+    objective: Objective | Sequence[Objective],
+    judge: Objective | None = None,
+    targets: Labels | None = None,
 ) -> Aim:
     """Turn the attacker's label into something to climb.
 
@@ -37,26 +46,36 @@ def aim(
             `least_likely` (towards the least likely class of the clean image, fixed), `least_likely_now` (the same,
             found anew at each step).
         objective: large where the network disagrees with the labels it is given; climbed when moving away, descended
-            when moving towards.
+            when moving towards. Several are one a step.
+        judge: of the iterates, in the same sense; None is the (last) objective. Left out for `least_likely_now`,
+            where labels that move with the network measure nothing.
         targets: labels `[b, h, w]` to move towards in place of any goal.
 
     Raises:
         SpecError: the goal is unknown.
     """
     if targets is not None:
-        return Aim(_negative(objective), torch.where(labels == IGNORE, IGNORE, targets))
-    if goal == "truth":
-        return Aim(objective, labels)
+        return _turned(Aim(objective, torch.where(labels == IGNORE, IGNORE, targets), judge), _negative)
     if goal == "least_likely_now":
-        return Aim(_towards_least_likely_now(objective), labels)
+        return _turned(Aim(objective, labels, None), _towards_least_likely_now)
     if goal not in GOALS:
         raise SpecError(f"expected a goal, got '{goal}'; try {', '.join(GOALS)}")
-    if images.numel() == 0:
-        return Aim(objective, labels)
+    if goal == "truth" or images.numel() == 0:
+        return Aim(objective, labels, judge)
     with frozen(network), torch.no_grad():
         if goal == "prediction":
-            return Aim(objective, torch.where(labels == IGNORE, IGNORE, network.predict(images)))
-        return Aim(_negative(objective), _least_likely(network(images), labels))
+            return Aim(objective, torch.where(labels == IGNORE, IGNORE, network.predict(images)), judge)
+        return _turned(Aim(objective, _least_likely(network(images), labels), judge), _negative)
+
+
+def towards(goal: str, targets: Labels | None) -> bool:
+    """Whether an attack with this goal moves towards labels, rather than away from them."""
+    return targets is not None or goal.startswith("least_likely")
+
+
+def _turned(aim: Aim, sense: Callable[[Objective], Objective]) -> Aim:
+    objective = [sense(o) for o in aim.objective] if isinstance(aim.objective, Sequence) else sense(aim.objective)
+    return Aim(objective, aim.labels, aim.judge and sense(aim.judge))
 
 
 def _negative(objective: Objective) -> Objective:
@@ -68,25 +87,51 @@ def _least_likely(logits: Tensor, labels: Labels) -> Labels:
 
 
 def _towards_least_likely_now(objective: Objective) -> Objective:
-    def towards(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-        known = _Known(network, images)
-        return -objective(known, images, _least_likely(known.logits.detach(), labels))
+    def towards_now(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+        known = Known(network, images)
+        return -objective(known, images, _least_likely(known(images).detach(), labels))
 
-    return towards
+    return towards_now
 
 
-class _Known(Network):
-    """A network that has already labelled these images, so that asking again costs no second pass."""
+class Known(Network):
+    """A network that labels these images once, so that asking again costs no second pass."""
 
     def __init__(self, network: Network, images: Tensor):
         super().__init__(network.label_space, network.spec)
-        self.network, self.images, self.logits = network, images, network(images)
+        self.network, self.images = network, images
+        self.logits: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits if images is self.images else self.network(images)
+        """Logits of the network, remembered if they are of these images."""
+        if images is not self.images:
+            return self.network(images)
+        if self.logits is None:
+            self.logits = self.network(images)
+        return self.logits
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
+        """The network's own."""
         return self.network.features(images)
+
+
+class Here(NamedTuple):
+    """Where each image of a climb stands: what a `Move` goes by."""
+
+    images: Tensor
+    values: Tensor
+    gradient: Tensor
+    budget: Budget
+    within: Callable[[Tensor], Tensor]
+
+
+Move = Callable[[Here], Tensor]
+"""Where to go from here; the loop projects the result. A move with a memory belongs to one run."""
+
+
+def straight(step_size: float) -> Move:
+    """`x + step_size * direction(gradient)`: the step of FGSM and PGD."""
+    return lambda here: here.images + step_size * direction(here.gradient, here.budget)
 
 
 def climb(
@@ -94,18 +139,20 @@ def climb(
     images: Images,
     labels: Labels,
     *,
-    objective: Objective,
+    objective: Objective | Sequence[Objective],
     budget: Budget,
     steps: int,
-    step_size: float,
+    step_size: float = 0.0,
+    move: Move | None = None,
     start: Images | None = None,
     keep: str = "best",
+    judge: Objective | None = None,
     best: "Best | None" = None,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """Move each image uphill, `x <- project(x + step_size * direction(gradient))`.
+    """Move each image uphill, `x <- project(move(x, gradient))`, by default `x + step_size * direction(gradient)`.
 
     The direction is the sign of the gradient under L-inf, the gradient at unit length under L2. Gradients are taken on
     `network.soft()`; the best iterate is judged on the network itself.
@@ -114,12 +161,14 @@ def climb(
         network: frozen while the attack runs.
         images: `[b, 3, h, w]` in [0, 1].
         labels: what the objective is given, `[b, h, w]`, void 255.
-        objective: `(network, images, labels) -> [b]`, to be made large.
+        objective: `(network, images, labels) -> [b]`, to be made large; several are one a step.
         budget: around `images`.
         steps: gradient steps. step_size: length of one in the budget's norm, images in [0, 1].
+        move: how to step, in place of `straight(step_size)`.
         start: where to start, projected into the budget; None is at the images.
-        keep: `best` returns for each image the iterate with the largest objective, `last` the last one (and saves the
-            pass that would judge it).
+        keep: `best` returns for each image the iterate with the largest value of the judge, `last` the last one (and
+            saves the pass that would judge it).
+        judge: what the best iterate is best at; None is the (last) objective.
         best: of earlier runs on the same images; this run adds its own and the best of all is returned.
         clip: keep every iterate in [0, 1].
         round: see `round_to_8bit`.
@@ -138,24 +187,33 @@ def climb(
         raise ShapeError(f"expected one stream an image, got {len(rng)} streams for {len(images)} images")
     if budget.eps == 0 or images.numel() == 0:
         return images.clone()
+    objectives = list(objective) if isinstance(objective, Sequence) else [objective] * max(1, steps)
+    judge, move = judge or objectives[-1], move or straight(step_size)
     guide = network.soft()
     draws = rng.fork("network")
     with frozen(network, guide), torch.inference_mode(False), torch.enable_grad():
         origin, labels = images.detach().clone(), labels.clone()
-        current = _within(origin if start is None else start.detach().clone(), origin, budget, clip)
+
+        def within(moved: Tensor) -> Tensor:
+            return _within(moved, origin, budget, clip)
+
+        current = within(origin if start is None else start.detach().clone())
         single = best is None
         best = best or Best(current)
-        for _ in range(steps):
+        for step in range(steps):
             leaf = current.detach().requires_grad_()
-            values = objective(guide.draw(draws).eval(), leaf, labels)
+            known = Known(guide.draw(draws).eval(), leaf)
+            values = objectives[step](known, leaf, labels)
             gradient = _gradient(values, leaf)
-            if keep == "best":
+            if keep == "best" and guide is network:
                 best.offer(
-                    current, values.detach() if guide is network else _judge(objective, network, current, labels)
+                    current, values.detach() if judge is objectives[step] else _judge(judge, known, leaf, labels)
                 )
-            current = _within(current + step_size * _direction(gradient, budget), origin, budget, clip)
+            elif keep == "best":
+                best.offer(current, _judge(judge, network, current, labels))
+            current = within(move(Here(current, values.detach(), gradient, budget, within)))
         if keep == "best" or not single:
-            best.offer(current, _judge(objective, network, current, labels))
+            best.offer(current, _judge(judge, network, current, labels))
             current = best.images
         return round_to_8bit(current, origin) if round else current
 
@@ -167,11 +225,12 @@ class Best:
         self.images = images
         self.values = images.new_full((len(images),), -torch.inf)
 
-    def offer(self, images: Tensor, values: Tensor) -> None:
-        """Take over those images whose value is larger."""
+    def offer(self, images: Tensor, values: Tensor) -> Tensor:
+        """Take over those images whose value is larger; says which, bool `[b]`."""
         better = values > self.values
         self.values = torch.where(better, values, self.values)
         self.images = torch.where(better.view(-1, 1, 1, 1), images, self.images)
+        return better
 
 
 def round_to_8bit(images: Images, origin: Images) -> Images:
@@ -207,7 +266,8 @@ def _gradient(values: Tensor, images: Tensor) -> Tensor:
     return torch.nan_to_num(gradient, nan=0.0)
 
 
-def _direction(gradient: Tensor, budget: Budget) -> Tensor:
+def direction(gradient: Tensor, budget: Budget) -> Tensor:
+    """The steepest way up of length 1 in the budget's norm, for each image; 0 where the gradient is 0."""
     if budget.norm == "linf":
         return gradient.sign()
     # Two divisions, so that squares of tiny gradients do not vanish.
