@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustseg import registry
+from robustseg import metrics, registry
 from robustseg.datasets import Resized, Spread
 from robustseg.evaluation import Conditions, evaluate, plan
 from robustseg.records import IGNORE, LabelSpaceMismatch, RobustsegError, ShapeError, read_records
@@ -444,3 +444,28 @@ def test_the_callers_gradient_mode_does_not_matter():
         network = small()
         with mode():
             assert figures(evaluate(network, Scenes(), attack())) == expected
+
+
+def test_other_weights_under_one_spec_are_another_measurement(tmp_path):
+    network = small()
+    first = evaluate(network, Scenes(), folder=tmp_path)
+    with torch.no_grad():
+        next(network.parameters()).mul_(-1)
+    second = evaluate(network, Scenes(), folder=tmp_path)
+    attacked = evaluate(network, Scenes(), attack(), folder=tmp_path)
+    assert second.key != first.key
+    assert second.counts != first.counts
+    assert evaluate(network, Scenes(), folder=tmp_path).counts == second.counts
+    rows = json.loads((tmp_path / "summary.json").read_text())
+    assert len(rows) == 3
+    assert rows[2]["q"] == pytest.approx(metrics.miou(attacked.counts) / metrics.miou(second.counts))
+
+
+def test_two_networks_with_one_spec_are_refused():
+    one, other = small(), small()
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    with pytest.raises(RobustsegError, match="try giving each a name"):
+        evaluate([one, other], Scenes())
+    other.spec = "other"
+    assert len(evaluate([one, other], Scenes())) == 2

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "robustseg"
 LAYERS = [  # low to high; neighbours on a line do not know each other
     {"records"},
     {"spaces"},
-    {"metrics", "types", "panels", "provenance"},
-    {"summary", "registry"},
+    {"metrics", "types", "panels"},
+    {"summary", "registry", "provenance"},
     {"losses", "geometry"},
     {"attacks", "networks", "datasets", "noise"},
     {"training", "doctor", "flags"},
