@@ -1,7 +1,9 @@
 """Two runs, image by image: is the second worse than the first, and by how much?
 
 Frames a second apart are not independent, so the interval of the difference comes from contiguous blocks of frames,
-and both runs get the same draws (a paired block bootstrap).
+and both runs get the same draws (a paired block bootstrap). The intervals of one comparison hold together: each is at
+level `1 - 0.05 / rows` (Bonferroni), so that the more rows there are the wider they grow, and not the more often some
+row is called worse by chance. See `docs/design/intervals.md`.
 """
 
 import math
@@ -24,7 +26,8 @@ class Comparison:
         network_a, network_b: specs.
         images: how many pairs.
         before, after: pooled mIoU of a and of b.
-        difference: after - before with its interval; NaN ends where there are fewer than two blocks of images.
+        difference: after - before with its interval, which holds together with those of the other rows; NaN ends
+            where there are fewer than two blocks of images.
     """
 
     data: str
@@ -48,9 +51,14 @@ class Comparison:
         return self.difference.low > 0
 
     @property
+    def undecided(self) -> bool:
+        """Whether there are too few images for an interval, so that the row can be neither worse nor better."""
+        return math.isnan(self.difference.low)
+
+    @property
     def verdict(self) -> str:
         """In words: `worse`, `better`, `no clear difference`, or `undecided` where there are too few images."""
-        if math.isnan(self.difference.low):
+        if self.undecided:
             return "undecided (too few images)"
         return "worse" if self.worse else "better" if self.better else "no clear difference"
 
@@ -62,34 +70,33 @@ def compare(
     block: int = 15,
     draws: int = 1000,
     level: float = 0.95,
-    absent: str = "unlabelled",
 ) -> list[Comparison]:
     """Compare run b with run a, one comparison for each record of a, in its order.
 
     Records pair by data, perturbation, size and source; networks may differ, but where a run has several networks
     under one perturbation they pair by name. What only b measured is left out: a check against an older run goes on.
 
-    Take at least eight blocks of images: with fewer the interval comes out too narrow. On made-up independent images
-    chance alone was called worse in 2 to 3 of 100 comparisons of 120 or 233 images, as it should be, but in 9 of 100
-    of 40 images.
+    By chance alone the second run is called worse somewhere in about 2.5 of 100 pairs of runs, however many rows they
+    have, and in 5 of 100 where frames hang together over five frames or more; measured in `docs/design/intervals.md`.
 
     Args:
         records_a: the run to compare with. records_b: the run that may be worse.
-        block: frames a block. draws: bootstrap samples. level: of confidence. absent: see `robustseg.metrics`.
+        block: frames a block. draws: bootstrap samples. level: of confidence of all rows together.
 
     Raises:
         RobustsegError: b lacks a measurement of a, or the two are not over the same images.
         LabelSpaceMismatch: the two speak of different classes.
     """
     found = []
+    alone = 1 - (1 - level) / max(1, len(records_a))
     for a in records_a:
         b = _partner(a, records_a, records_b)
         a.label_space.require_same(b.label_space, mine="the first run", theirs="the second run")
         counts = _in_order(b, a)
         drawn_a, drawn_b = (metrics.resample(c, block=block, draws=draws) for c in (a.counts, counts))
-        samples = metrics.image_miou(drawn_b, absent=absent) - metrics.image_miou(drawn_a, absent=absent)
-        before, after = metrics.miou(a.counts, absent=absent), metrics.miou(counts, absent=absent)
-        difference = metrics.interval(after - before, samples, level=level)
+        samples = metrics.image_miou(drawn_b) - metrics.image_miou(drawn_a)
+        before, after = metrics.miou(a.counts), metrics.miou(counts)
+        difference = metrics.t_interval(after - before, samples, a.ids, block=block, level=alone)
         found.append(
             Comparison(a.data, a.perturbation, _source(a), a.network, b.network, len(a.ids), before, after, difference)
         )

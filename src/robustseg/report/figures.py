@@ -54,7 +54,7 @@ class Line(NamedTuple):
     points: list[Point]
 
 
-class Panel(NamedTuple):
+class Plot(NamedTuple):
     """One small figure of a grid."""
 
     title: str
@@ -70,7 +70,7 @@ def q_figure(records: Sequence[Record]) -> str:
     return _grid(q_panels(records), y_label="Q, % of clean mIoU left")
 
 
-def q_panels(records: Sequence[Record]) -> list[Panel]:
+def q_panels(records: Sequence[Record]) -> list[Plot]:
     """The panels of `q_figure`."""
     return _panels(records, _q_point)
 
@@ -90,7 +90,7 @@ def road_users(record: Record) -> list[int]:
     return [i for i, name in enumerate(record.label_space.names) if set(name.lower().split()) & ROAD_USERS]
 
 
-def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None], Point | None]) -> list[Panel]:
+def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None], Point | None]) -> list[Plot]:
     names, looks, networks = family_names(records), _looks(records), network_names(records)
     panels = []
     for spec in dict.fromkeys(r.network for r in records):
@@ -104,7 +104,7 @@ def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None
                 dashes = "5 3" if one.kind == "noise" else "1.5 3" if one.source else ""
                 lines.append(Line(name, colour, dashes, mark, points))
         if lines:
-            panels.append(Panel(networks[spec], lines))
+            panels.append(Plot(networks[spec], lines))
     return panels
 
 
@@ -154,7 +154,7 @@ PLOT, HEIGHT, LEFT, TOP, BOTTOM = 362, 340, 40, 48, 44
 """Of one panel, pixels: the width of the plot, the height of all, and the margins."""
 
 
-def _grid(panels: Sequence[Panel], *, y_label: str, levels: dict[str, float] | None = None) -> str:
+def _grid(panels: Sequence[Plot], *, y_label: str, levels: dict[str, float] | None = None) -> str:
     if not panels:
         return ""
     points = [p for panel in panels for line in panel.lines for p in line.points]
@@ -247,7 +247,7 @@ def _labels(lines: Sequence[Line], clean: float, scale: Scale) -> str:
     if math.isfinite(clean):
         ends.append((scale.down(clean), None))
     ends.sort(key=lambda pair: pair[0])
-    places = spread([y for y, _ in ends], gap=14, low=TOP - 8, high=scale.bottom)
+    places = moved_apart([y for y, _ in ends], gap=14, low=TOP - 8, high=scale.bottom)
     parts = []
     for (y, line), place in zip(ends, places, strict=True):
         if line is None:
@@ -269,7 +269,7 @@ def _cut(name: str, most: int = 24) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+def moved_apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
     """Ascending places near the wanted ones, at least `gap` apart, within the bounds as far as there is room."""
     places: list[float] = []
     for value in wanted:

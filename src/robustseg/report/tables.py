@@ -80,7 +80,7 @@ def measurements(group: Group) -> Table:
                 share(mean_score(record, "agreement")),
                 _of_255(rms),
                 _of_255(largest_score(record, "linf")),
-                _decibel(rms),
+                _decibel(record),
                 Cell(
                     f"{record.forwards + record.backwards:,}",
                     record.forwards + record.backwards,
@@ -242,9 +242,11 @@ def _of_255(value: float) -> Cell:
     return Cell(f"{255 * value:.2f}", value) if math.isfinite(value) else Cell(DASH)
 
 
-def _decibel(rms: float) -> Cell:
-    value = metrics.psnr(rms) if math.isfinite(rms) else math.nan
-    return Cell("∞" if value == math.inf else DASH if math.isnan(value) else f"{value:.1f}", min(value, 1e9))
+def _decibel(record: Record) -> Cell:
+    value = metrics.psnr(record.scores.get("rms", [0.0] if record.clean else []))
+    if not math.isfinite(value):
+        return Cell("∞" if value == math.inf else DASH, 1e9 if value == math.inf else None)
+    return Cell(f"{value:.1f}", value, "mean over the images that were changed")
 
 
 def _flags(record: Record) -> Cell:

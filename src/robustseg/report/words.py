@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Sequence
+from importlib import resources
 from typing import NamedTuple
 
 from robustseg import metrics, registry
@@ -17,7 +18,12 @@ NORMS = {"linf": "L∞", "l2": "L2"}
 DASH = "\u2013"
 """What stands for an absent figure."""
 
-TIERS = {"streets": "synthetic", "camvid": "camvid", "cityscapes": "full", "kitti": "full", "voc": "full"}
+TIERS = {"streets": "synthetic", "cityscapes": "full", "kitti": "full", "voc": "full"}
+"""Of data sets, by name. CamVid's layout holds other data too, so CamVid is known by its sequences."""
+
+CAMVID_SEQUENCES = {"0001TP", "0006R0", "0016E5", "Seq05VD"}
+CAMVID_TEST_FRAMES = {"0001TP": 62, "Seq05VD": 171}
+PROTOCOL_CPU = resources.files("robustseg") / "datasets" / "camvid_cpu.txt"
 
 
 class Family(NamedTuple):
@@ -114,16 +120,29 @@ def _short(spec: str) -> str:
 
 
 def tier(record: Record) -> str:
-    """`synthetic`, `camvid` or `full` for the data sets of the experiments, otherwise `own data`."""
+    """`synthetic`, `camvid` or `full` for the data sets of the experiments, otherwise `own data`.
+
+    Frames are CamVid's if their ids name its sequences, and synthetic if theirs name those of streets, whatever reads
+    them.
+    """
+    names = set(metrics.sequences(record.ids))
+    if names and names <= CAMVID_SEQUENCES:
+        return "camvid"
+    if names and all(name.startswith("streets-") for name in names):
+        return "synthetic"
     return TIERS.get(record.data.partition("(")[0].partition(":")[0], "own data")
 
 
 def protocol(record: Record) -> str:
-    """The named protocol that size and number of images follow (`cpu`, `gpu` on CamVid), or what they are."""
-    if tier(record) == "camvid":
-        named = {(40, (180, 240)): "cpu", (233, (360, 480)): "gpu", (233, None): "gpu"}
-        if (len(record.ids), record.size) in named:
-            return named[len(record.ids), record.size]
+    """The named protocol of CamVid that a record follows, or how many images of which size it has.
+
+    `cpu`: the 40 test frames that `camvid_cpu.txt` lists, at 240 x 180. `gpu`: all test frames at 480 x 360.
+    """
+    if record.size == (180, 240) and set(record.ids) == set(PROTOCOL_CPU.read_text(encoding="utf-8").split()):
+        return "cpu"
+    frames = {name: len(images) for name, images in metrics.sequences(record.ids).items()}
+    if record.size in (None, (360, 480)) and frames == CAMVID_TEST_FRAMES:
+        return "gpu"
     images = f"{len(record.ids)} image" + "s" * (len(record.ids) != 1)
     return f"{images} at {record.size[1]} x {record.size[0]}" if record.size else f"{images} at their own size"
 
