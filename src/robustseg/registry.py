@@ -3,7 +3,7 @@
 A spec is a call tree in Python's syntax: `"pgd(budget='linf:8/255', steps=20)"`, `"camvid(root='…', split='test')"`,
 `"multiscale(zoo:erfnet-streets, scales=(0.5, 1.0))"`. Names are looked up here, arguments are literals, fractions or
 specs; nothing is evaluated. `zoo:NAME` is short for `zoo('NAME')`, and a path that ends in `.safetensors` for
-`weights('PATH')`.
+`weights('PATH')`. What is built carries one spelling: every other argument by its name, in the signature's order.
 
 What can be named is found by reading the decorators of the package's files (`@attack("pgd")`), so that listing needs
 no import and adding needs one file. Other packages join by an entry point of the group `robustseg` that names a module.
@@ -16,13 +16,17 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from robustseg.records import SpecError
+
+log = logging.getLogger(__name__)
 
 KINDS = {
     "attack": "perturbation",
@@ -115,7 +119,7 @@ def build(kind: str, spec: str) -> Any:
     Raises:
         SpecError: the text is no spec, the name is unknown, or an argument does not fit.
     """
-    return _build(kind, parse(spec))
+    return _build(kind, _ByName(kind).visit(parse(spec)))
 
 
 def parse(spec: str) -> ast.Call:
@@ -173,12 +177,39 @@ def _build(kind: str, node: ast.Call) -> Any:
         return thing
     if args:
         raise SpecError(f"expected named arguments, got '{spec}'; try {_name(node)}(budget='linf:8/255')")
-    _check_arguments(function, [], named, spec, skip=3 if sees_network else 1)
     from robustseg.types import Budget, fraction  # here, so that listing needs no torch
 
     readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}
-    read = {name: readers.get(name, lambda same: same)(value) for name, value in named.items()}
+    read = {name: readers[name](v) if name in readers and isinstance(v, str) else v for name, v in named.items()}
+    _check_arguments(function, [], read, spec, skip=3 if sees_network else 1)
     return Configured(function, read, spec, sees_network)
+
+
+class _ByName(ast.NodeTransformer):
+    """Gives a call tree its one spelling: arguments by name in the signature's order, each once."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        name = _name(node)
+        self.generic_visit(node)
+        parameters = inspect.signature(_lookup(self.kind, name)[1]).parameters
+        kinds = {p.kind for p in parameters.values()}
+        # What comes first in a perturbation are the images, which no spec names.
+        if self.kind != "perturbation" and inspect.Parameter.VAR_POSITIONAL not in kinds:
+            names = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+            named = [ast.keyword(n, a) for n, a in zip(names, node.args, strict=False)]
+            node.args, node.keywords = node.args[len(named) :], named + node.keywords
+        given = [str(k.arg) for k in node.keywords]
+        for argument in given:
+            if given.count(argument) > 1:
+                raise SpecError(f"expected each argument of {name} once, got '{argument}' twice; try one of them")
+        order = list(parameters)
+        node.keywords.sort(key=lambda k: order.index(k.arg) if k.arg in order else len(order))
+        if name in ("zoo", "weights") and not node.args and len(given) == 1:
+            node.args, node.keywords = [node.keywords[0].value], []
+        return node
 
 
 def _lookup(kind: str, name: str) -> tuple[str, Callable[..., Any]]:
@@ -202,12 +233,15 @@ def _argument(kind: str, node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
         return _build(kind, node)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return _argument(kind, node.left) / _argument(kind, node.right)
+        try:
+            return _argument(kind, node.left) / _argument(kind, node.right)
+        except (TypeError, ZeroDivisionError) as error:
+            raise SpecError(f"expected a fraction of two numbers, got '{ast.unparse(node)}'; try 8/255") from error
     if isinstance(node, (ast.Tuple, ast.List)):
         return tuple(_argument(kind, item) for item in node.elts)
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SpecError(
             f"expected a number, a quoted text or a spec, got '{ast.unparse(node)}'; try quotes around text"
         ) from error
@@ -224,18 +258,49 @@ def _check_arguments(
             near = difflib.get_close_matches(name, known, n=2, cutoff=0.5) or known
             raise SpecError(f"expected an argument of {spec.partition('(')[0]}, got '{name}'; try {', '.join(near)}")
     try:
-        inspect.signature(function).bind(*[None] * skip, *args, **named, **({"rng": None} if skip else {}))
+        bound = inspect.signature(function).bind(*[None] * skip, *args, **named, **({"rng": None} if skip else {}))
     except TypeError as error:
         raise SpecError(
             f"expected all needed arguments in '{spec}', got: {error}; try {_usage(spec, parameters)}"
         ) from error
+    for p in parameters:
+        value = bound.arguments.get(p.name)
+        if p.name in bound.arguments and p.name in known and not _fits(value, p.annotation):
+            wanted = re.sub(r"\w+\.", "", inspect.formatannotation(p.annotation))
+            raise SpecError(f"expected {wanted} for {p.name} in '{spec}', got {value!r}; try {p.name}={_example(p)}")
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value fits an annotation; annotations that cannot be checked fit everything."""
+    origin, inside = get_origin(wanted), get_args(wanted)
+    if wanted in (inspect.Parameter.empty, Any):
+        return True
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if origin is Literal:
+        return value in inside
+    if origin in (tuple, list, Sequence) and inside:
+        if not isinstance(value, tuple) or (origin is tuple and Ellipsis not in inside and len(value) != len(inside)):
+            return False
+        return all(_fits(v, inside[i] if len(inside) == len(value) else inside[0]) for i, v in enumerate(value))
+    if isinstance(value, bool) and wanted in (int, float):
+        return False
+    try:
+        return isinstance(
+            value, {float: (int, float), Path: (str, Path), None: type(None)}.get(wanted, origin or wanted)
+        )
+    except TypeError:
+        return True
 
 
 def _usage(spec: str, parameters: list[inspect.Parameter]) -> str:
-    needed = [p.name for p in parameters if p.default is p.empty and p.name != "rng" and p.kind is not p.VAR_KEYWORD]
-    example = {"budget": "'linf:8/255'", "rms": "'8/255'", "root": "'…'"}
-    shown = ", ".join(f"{name}={example.get(name, '…')}" for name in needed)
-    return f"{spec.partition('(')[0]}({shown})"
+    needed = [p for p in parameters if p.default is p.empty and p.name != "rng" and p.kind is not p.VAR_KEYWORD]
+    return f"{spec.partition('(')[0]}({', '.join(f'{p.name}={_example(p)}' for p in needed)})"
+
+
+def _example(parameter: inspect.Parameter) -> str:
+    default = "…" if parameter.default is parameter.empty else repr(parameter.default)
+    return {"budget": "'linf:8/255'", "rms": "'8/255'", "root": "'…'"}.get(parameter.name, default)
 
 
 @functools.cache
@@ -253,9 +318,12 @@ def _module(file: Path, package: Path) -> str:
 def _outside_entries() -> tuple[Entry, ...]:
     found: list[Entry] = []
     for point in importlib.metadata.entry_points(group="robustseg"):
-        spec = importlib.util.find_spec(point.value)
-        if spec and spec.origin and spec.origin.endswith(".py"):
-            found.extend(_entries_of(Path(spec.origin), point.value))
+        try:
+            spec = importlib.util.find_spec(point.module)  # imports the packages above it
+            if spec and spec.origin and spec.origin.endswith(".py"):
+                found.extend(_entries_of(Path(spec.origin), point.module))
+        except Exception as error:  # whatever a foreign package does, our own names stay
+            log.warning("expected the module '%s' of the entry point '%s', got: %s", point.module, point.name, error)
     return tuple(found)
 
 

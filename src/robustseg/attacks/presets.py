@@ -1,7 +1,7 @@
 """The settings of single papers, as attacks of their own: each only calls the general attack with fixed arguments.
 
-Differs, for all: results are clipped to [0, 1], which the code of Arnab et al. does not do (`clip=False` gives theirs);
-void pixels never join the loss, also where the attacker uses the network's own labels.
+Differs, for all: results are clipped to [0, 1], and void pixels never join the loss, also where the attacker uses the
+network's own labels. The code of Arnab et al. does not clip: `clip=False` gives theirs, in the presets `arnab2018_*`.
 """
 
 from robustseg.attacks.gradient import fgsm, fgsm_ll, ifgsm, ifgsm_ll, pgd
