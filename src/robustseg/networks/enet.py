@@ -6,17 +6,17 @@ paper; checkpoints in the layout of the well-known PyTorch reimplementation are 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.networks.layered import LayeredNetwork
 from robustseg.networks.weights import load_state, read_state, unwrapped
 from robustseg.registry import network
 from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Images, Logits, Network
 
 
 class Initial(nn.Module):
@@ -112,7 +112,7 @@ def _activation(decoder: bool) -> nn.Module:
 
 
 @network("enet")
-class ENet(Network):
+class ENet(LayeredNetwork):
     """ENet on images in [0, 1], any input size; 0.36 million parameters.
 
     Args:
@@ -150,32 +150,12 @@ class ENet(Network):
         if weights is not None:
             load_state(self, own_names(read_state(weights)), weights)
 
-    def forward(self, images: Images) -> Logits:
-        """Logits `[b, k + others, h, w]` at the size of the images."""
-        height, width = images.shape[-2:]
-        for _, x in self._run(images):
-            logits = x
-        return logits[..., :height, :width]
-
-    def features(self, images: Images) -> dict[str, Tensor]:
-        """Outputs of `initial`, `down1`, `down2`, `up4`, `up5` and of each block (`stage1.0`, …)."""
-        return {name: x for name, x in self._run(images) if name != "classifier"}
-
-    def _run(self, images: Images) -> Iterator[tuple[str, Tensor]]:
-        height, width = images.shape[-2:]
-        x = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
-        pooled: list[Tensor] = []
-        for name, layer in self.named_children():
-            blocks = layer.named_children() if isinstance(layer, nn.Sequential) else [("", layer)]
-            for block_name, block in blocks:
-                if isinstance(block, Downsampler):
-                    x, positions = block(x)
-                    pooled.append(positions)
-                elif isinstance(block, Upsampler):
-                    x = block(x, pooled.pop())
-                else:
-                    x = block(x)
-                yield (f"{name}.{block_name}" if block_name else name), x
+    def _through(self, block: nn.Module, x: Tensor, memory: list[Tensor]) -> Tensor:
+        if isinstance(block, Downsampler):
+            x, positions = block(x)
+            memory.append(positions)
+            return x
+        return block(x, memory.pop()) if isinstance(block, Upsampler) else block(x)
 
 
 def _stage() -> nn.Sequential:

@@ -4,15 +4,16 @@ Layers, in order (Table I of the paper): down1, down2, five blocks, down3, eight
 two blocks, classifier. Written from the paper.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.networks.layered import LayeredNetwork
 from robustseg.registry import network
 from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Images, Logits, Network
+
+DROPOUT = (0.03, 0.3)
+"""Of the paper: in the blocks after down2 and after down3."""
 
 
 class Downsampler(nn.Module):
@@ -63,7 +64,7 @@ class NonBottleneck1D(nn.Module):
 
 
 @network("erfnet")
-class ERFNet(Network):
+class ERFNet(LayeredNetwork):
     """ERFNet on images in [0, 1], any input size.
 
     Args:
@@ -75,9 +76,10 @@ class ERFNet(Network):
     Differs: sizes that are no multiple of 8 are padded by repeating the border, and the logits are cropped.
     """
 
-    def __init__(self, *, classes: Classes = "camvid", width: float = 1.0, dropout: tuple[float, float] = (0.03, 0.3)):
+    def __init__(self, *, classes: Classes = "camvid", width: float = 1.0, dropout: tuple[float, float] = DROPOUT):
         space = label_space(classes)
-        super().__init__(space, f"erfnet(classes={classes_text(space)}, width={width})")
+        own_dropout = f", dropout={dropout}" if dropout != DROPOUT else ""
+        super().__init__(space, f"erfnet(classes={classes_text(space)}, width={width}{own_dropout})")
         small, middle, large = (max(4, round(width * c)) for c in (16, 64, 128))
         self.down1 = Downsampler(3, small)
         self.down2 = Downsampler(small, middle)
@@ -89,23 +91,3 @@ class ERFNet(Network):
         self.up2 = Upsampler(middle, small)
         self.stage4 = nn.Sequential(*(NonBottleneck1D(small, 0) for _ in range(2)))
         self.classifier = nn.ConvTranspose2d(small, len(self.label_space), 2, stride=2)
-
-    def forward(self, images: Images) -> Logits:
-        """Logits `[b, k, h, w]` at the size of the images."""
-        height, width = images.shape[-2:]
-        for _, x in self._run(images):
-            logits = x
-        return logits[..., :height, :width]
-
-    def features(self, images: Images) -> dict[str, Tensor]:
-        """Outputs, after the ReLU, of `down1` to `down3`, `up1`, `up2` and of each block (`stage1.0`, …)."""
-        return {name: x for name, x in self._run(images) if name != "classifier"}
-
-    def _run(self, images: Images) -> Iterator[tuple[str, Tensor]]:
-        height, width = images.shape[-2:]
-        x = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
-        for name, layer in self.named_children():
-            blocks = layer.named_children() if isinstance(layer, nn.Sequential) else [("", layer)]
-            for block_name, block in blocks:
-                x = block(x)
-                yield (f"{name}.{block_name}" if block_name else name), x

@@ -1,0 +1,40 @@
+"""A network that is a row of layers: images are padded to what it can halve, and the logits are cropped back."""
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustseg.types import Images, Logits, Network
+
+
+class LayeredNetwork(Network):
+    """Runs its children in the order in which they were set, a `Sequential` block by block; the last gives the logits.
+
+    Sizes that are no multiple of 8 are padded by repeating the border.
+    """
+
+    def forward(self, images: Images) -> Logits:
+        """Logits `[b, k, h, w]` at the size of the images; after the k classes may stand others."""
+        height, width = images.shape[-2:]
+        for _, x in self._outputs(images):
+            logits = x
+        return logits[..., :height, :width]
+
+    def features(self, images: Images) -> dict[str, Tensor]:
+        """Outputs, after the activation, of each layer and of each block (`stage1.0`, …), without the logits."""
+        return dict(list(self._outputs(images))[:-1])
+
+    def _outputs(self, images: Images) -> Iterator[tuple[str, Tensor]]:
+        height, width = images.shape[-2:]
+        x = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+        memory: list[Tensor] = []
+        for name, layer in self.named_children():
+            blocks = layer.named_children() if isinstance(layer, nn.Sequential) else [("", layer)]
+            for block_name, block in blocks:
+                x = self._through(block, x, memory)
+                yield (f"{name}.{block_name}" if block_name else name), x
+
+    def _through(self, block: nn.Module, x: Tensor, memory: list[Tensor]) -> Tensor:
+        """One block; `memory` is what blocks hand to later ones."""
+        return block(x)
