@@ -204,7 +204,7 @@ def mifgsm(
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """Iterative FGSM with momentum: `g <- decay * g + grad / |grad|_1`, `x <- project(x + step_size * sign(g))`.
+    """Iterative FGSM with momentum: `g <- decay * g + grad / L1(grad)`, `x <- project(x + step_size * sign(g))`.
 
     Args:
         network: left as it was.

@@ -219,15 +219,18 @@ def climb(
 
 
 class Best:
-    """The images with the largest value offered so far, merged image by image; NaN is never better."""
+    """Image by image the one with the largest value offered so far, the later of equals; NaN is never better."""
 
     def __init__(self, images: Tensor):
         self.images = images
         self.values = images.new_full((len(images),), -torch.inf)
 
     def offer(self, images: Tensor, values: Tensor) -> Tensor:
-        """Take over those images whose value is larger; says which, bool `[b]`."""
-        better = values > self.values
+        """Take over those images whose value is no smaller; says which, bool `[b]`.
+
+        Of equals the later has climbed further: where no pixel has reached its target yet, say.
+        """
+        better = values >= self.values
         self.values = torch.where(better, values, self.values)
         self.images = torch.where(better.view(-1, 1, 1, 1), images, self.images)
         return better

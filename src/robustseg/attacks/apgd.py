@@ -1,0 +1,245 @@
+"""Attacks with steps that adapt: APGD, and SEA, the worst of three of them for each image.
+
+APGD is `steps.climb` with a `Move` that remembers: it goes on with momentum and, at checkpoints, halves the step of
+those images that no longer improve and takes them back to their best iterate.
+
+Sources: Croce and Hein, ICML 2020 (APGD); Croce, Singh, Hein, ECCV 2024 (SEA).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustseg.attacks.gradient import random_within
+from robustseg.attacks.steps import Aim, Best, Here, aim, climb, direction
+from robustseg.losses import balanced, wrong_pixels
+from robustseg.losses import objective as named_objective
+from robustseg.records import SpecError
+from robustseg.registry import attack
+from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective
+
+
+@attack("apgd")
+def apgd(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int = 100,
+    objective: Objective | str = "cross_entropy",
+    judge: Objective | str | None = "wrong_pixels",
+    shrink: bool = False,
+    restarts: int = 1,
+    random_start: bool = True,
+    goal: str = "truth",
+    targets: Labels | None = None,
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """Projected gradient ascent with momentum and a step that halves by itself; for each image the best iterate.
+
+    `z = project(x + s * direction(gradient))`, `x <- project(x + 0.75 (z - x) + 0.25 (x - x_before))`, s from 2 eps on;
+    see `Adaptive` for when s is halved.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255' or 'l2:2.5'.
+        steps: gradient steps of each restart.
+        objective: a name of `losses.OBJECTIVES` or a function; its gradient is followed and its value decides on steps.
+            `balanced_masked_cross_entropy:1200,340,…` gives the pixels of each class.
+        judge: what the best iterate is best at, in the same terms; None is the objective.
+        shrink: begin with twice and 1.5 times the budget, 30 % of the steps each, as SEA does; what is returned comes
+            from the rest of the steps, which stay within the budget.
+        restarts: runs from different random starts. random_start: uniform in the (first) budget, or at the image.
+        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        clip: keep every iterate in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
+
+    Returns:
+        Images within the budget.
+
+    Raises:
+        SpecError: an argument outside its range.
+
+    Source: Croce and Hein, ICML 2020, algorithm 1 and section 3; the shrinking radius: Croce, Singh, Hein, ECCV 2024.
+    Differs: the best iterate is by wrong pixels (as in SEA), not by the objective, which still decides on the steps.
+    """
+    if restarts < 1:
+        raise SpecError(f"expected restarts >= 1, got {restarts}")
+    named = None if judge is None else named_objective(judge)
+    target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
+    stages = _stages(Budget.parse(budget), steps, shrink)
+    streams, count, best = rng.repeat(restarts), len(rng), Best(images)
+    result = images
+    for restart in range(restarts):
+        own = streams.select(range(restart * count, (restart + 1) * count))
+        start = random_within(stages[0].budget, images, own) if random_start else None
+        result = _run(network, images, target, stages, start=start, best=best, clip=clip, round=round, rng=own)
+    return result
+
+
+class Stage(NamedTuple):
+    """A part of a run: its steps stay within its budget."""
+
+    budget: Budget
+    steps: int
+
+
+def _stages(budget: Budget, steps: int, shrink: bool) -> list[Stage]:
+    wide = [Stage(replace(budget, eps=factor * budget.eps), 3 * steps // 10) for factor in (2, 1.5)]
+    wide = [stage for stage in wide if shrink and stage.steps > 0]
+    return [*wide, Stage(budget, steps - sum(stage.steps for stage in wide))]
+
+
+def _run(
+    network: Network,
+    images: Images,
+    target: Aim,
+    stages: Sequence[Stage],
+    *,
+    start: Images | None,
+    best: Best,
+    clip: bool,
+    round: bool,
+    rng: ImageRng,
+) -> Images:
+    """Each stage starts from the best iterate of the one before; only the last one's count for `best`."""
+    for stage in stages:
+        last = stage is stages[-1]
+        start = climb(
+            network,
+            images,
+            target.labels,
+            objective=target.objective,
+            budget=stage.budget,
+            steps=stage.steps,
+            move=Adaptive(stage.steps),
+            start=start,
+            judge=target.judge,
+            best=best if last else None,
+            clip=clip,
+            round=round and last,
+            rng=rng,
+        )
+    return images if start is None else start
+
+
+class Adaptive:
+    """The move of APGD for one run of so many steps.
+
+    The step is 2 eps at first. At a checkpoint an image halves it if fewer than 0.75 of the steps since the last one
+    raised the objective, or if neither step nor best value changed since then; it goes back to its best iterate then.
+
+    Source: Croce and Hein, ICML 2020, algorithm 1, conditions 1 and 2.
+    """
+
+    best: Best
+    gradient: Tensor
+    previous: Tensor
+    before: Tensor
+    rises: Tensor | int = 0
+
+    def __init__(self, steps: int):
+        self.checkpoints = checkpoints(steps)
+        self.step, self.since = 0, 0
+
+    def __call__(self, here: Here) -> Tensor:
+        """One step from here; images at a checkpoint may go on from their best."""
+        images, gradient = here.images, here.gradient
+        if self.step == 0:
+            self._begin(here)
+        self.rises = self.rises + (here.values > self.before)
+        self.gradient = _choose(self.best.offer(images, here.values), gradient, self.gradient)
+        self.before = here.values
+        if self.step in self.checkpoints:
+            stuck = self._stuck()
+            images, gradient = _choose(stuck, self.best.images, images), _choose(stuck, self.gradient, gradient)
+            self.before = torch.where(stuck, self.best.values, self.before)
+        aimed = here.within(images + self.size * direction(gradient, here.budget))
+        share = 0.75 if self.step else 1.0  # the first step has no momentum
+        moved = images + share * (aimed - images) + (1 - share) * (images - self.previous)
+        self.previous, self.step = images, self.step + 1
+        return moved
+
+    def _begin(self, here: Here) -> None:
+        self.size = here.images.new_full((len(here.images), 1, 1, 1), 2 * here.budget.eps)
+        self.best, self.gradient, self.previous = Best(here.images), here.gradient, here.images
+        self.before = torch.full_like(here.values, torch.inf)
+        self.halved = torch.zeros_like(here.values, dtype=torch.bool)
+        self.best_before = torch.full_like(here.values, -torch.inf)
+
+    def _stuck(self) -> Tensor:
+        few = self.rises < 0.75 * (self.step - self.since)
+        still = ~self.halved & (self.best.values == self.best_before)
+        self.halved = few | still
+        self.size = self.size / (1 + self.halved.to(self.size).view(-1, 1, 1, 1))
+        self.best_before, self.since, self.rises = self.best.values, self.step, 0
+        return self.halved
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """The steps at which APGD looks back: 22 %, 41 %, 57 %, … of all, ever closer, at least 6 % apart."""
+    percent, gap = [22], 22
+    while percent[-1] < 100:
+        gap = max(gap - 3, 6)
+        percent.append(percent[-1] + gap)
+    return tuple(-(-p * steps // 100) for p in percent if p < 100)
+
+
+def _choose(which: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(which.view(-1, 1, 1, 1), a, b)
+
+
+@attack("sea")
+def sea(
+    network: Network,
+    images: Images,
+    labels: Labels,
+    *,
+    budget: Budget | str,
+    steps: int = 300,
+    class_pixels: Sequence[int] | None = None,
+    clip: bool = True,
+    round: bool = False,
+    rng: ImageRng,
+) -> Images:
+    """The segmentation ensemble attack: three APGD runs, for each image the result with the most wrong pixels.
+
+    The runs are `apgd(…, shrink=True)` with the objectives `jensen_shannon`, `masked_cross_entropy` and
+    `balanced_masked_cross_entropy`, all from one random start; run alone with the same seed, none is stronger on any
+    image in pixel accuracy. For the worst mIoU over a set see docs/design/worst-miou.md.
+
+    Args:
+        network: left as it was.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        budget: such as 'linf:8/255' or 'l2:2.5'.
+        steps: gradient steps of each of the three runs.
+        class_pixels: pixels of each class in the training set, for the balanced objective. None takes the labels of
+            each image, see `losses.pixel_balanced_masked_cross_entropy`.
+        clip: keep every iterate in [0, 1].
+        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random start.
+
+    Returns:
+        Images within the budget.
+
+    Source: Croce, Singh, Hein, ECCV 2024, section 3.
+    Differs: without `class_pixels` weights are by image, not by training set; each run adapts its steps to the value of
+        its own loss without weights; all runs share one start.
+    """
+    stages, best, result = _stages(Budget.parse(budget), steps, True), Best(images), images
+    own = rng.repeat(1)
+    start = random_within(stages[0].budget, images, own)
+    for objective in (*map(named_objective, ("jensen_shannon", "masked_cross_entropy")), balanced(class_pixels)):
+        target = Aim(objective, labels, wrong_pixels)
+        result = _run(network, images, target, stages, start=start, best=best, clip=clip, round=round, rng=own)
+    return result
