@@ -100,7 +100,7 @@ def _sheet(
     columns: Sequence[tuple[str, float, np.ndarray, np.ndarray]], palette: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
     height, width = columns[0][3].shape
-    gap, head, side = 10, 74, 24
+    gap, head, side = 24, 74, 24
     size = (2 * side + len(columns) * width + (len(columns) - 1) * gap, head + 2 * height + gap + side)
     page = Image.new("RGB", size, (17, 19, 23))
     pen = ImageDraw.Draw(page)
