@@ -9,7 +9,8 @@ changes() {
         printf '%s\n' "--perturbation" "pgd(budget='linf:$n/255', steps=20)"
     done
 }
-changes | tr '\n' '\0' | xargs -0 robustseg evaluate \
-    --network zoo:erfnet-camvid --network zoo:deeplabv3plus-camvid \
-    --data "camvid(root='${CAMVID:-data/camvid}', split='test', subset='cpu')" --size 180x240 \
-    --batch-size 4 --seed 0 --device cpu --out results/camvid-cpu "$@"
+for network in ${NETWORKS:-zoo:erfnet-camvid zoo:deeplabv3plus-camvid}; do
+    changes | tr '\n' '\0' | xargs -0 robustseg evaluate --network "$network" \
+        --data "camvid(root='${CAMVID:-data/camvid}', split='test', subset='cpu')" --size 180x240 \
+        --batch-size 4 --seed 0 --device cpu --out results/camvid-cpu "$@"
+done

@@ -188,7 +188,7 @@ class _Job:
             "source_weights": self.digests[id(self.source)],
             "data": self.data.spec,
             "perturbation": self.perturbation.spec,
-            "files": {str(file): sha256(str(file)) for file in files},
+            "files": {Path(file).name: sha256(file) for file in files},
             "size": size,
             **dataclasses.asdict(self.conditions),
         }
