@@ -1,5 +1,6 @@
 """Adapters: what any module gives becomes logits at the size of the images, and the form of its input is found out."""
 
+import json
 import sys
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -196,6 +197,15 @@ def test_the_form_of_the_input_is_found_by_labels(module, name):
     assert (again.predict(images) == labels).float().mean() > 0.99
 
 
+def test_guessing_follows_device_and_dtype_of_the_module():
+    module = nn.Conv2d(3, 3, 1).double()
+    sample = Sample(torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), "a_0")
+    assert len(guess_input(adapt(module, label_space=COLOURS), [sample])) == 10
+    asked = adapt(module.to("meta"), label_space=COLOURS)
+    with pytest.raises(NotImplementedError, match="meta"):  # the images were there; nothing comes back from meta
+        guess_input(asked, [sample])
+
+
 def test_guessing_needs_samples():
     with pytest.raises(RobustsegError, match="expected labelled samples, got none"):
         guess_input(adapt(nn.Identity(), label_space=COLOURS), [])
@@ -324,6 +334,37 @@ def test_transformers_take_the_normalisation_of_the_model(segformer, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.5, 1.0]}')
     assert build("network", f"transformers('{tmp_path}')").expects.std == (0.25, 0.5, 1.0)
     assert build("network", f"transformers('{folder}', std=(1, 1, 1))").expects.std == (1, 1, 1)
+
+
+def test_transformers_do_what_the_processor_of_the_model_does(segformer, tmp_path):
+    _, model = segformer
+    model.save_pretrained(tmp_path)
+    half, processor = (
+        {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+        tmp_path / "preprocessor_config.json",
+    )
+
+    def expects(**settings):
+        processor.write_text(json.dumps(settings))
+        return build("network", f"transformers('{tmp_path}')").expects
+
+    assert expects(do_normalize=True, do_rescale=True, **half) == Input(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    assert expects(do_normalize=True, do_rescale=False, **half).scale == 255
+    assert expects(rescale_factor=1 / 127.5, **half).scale == 2
+    flipped = expects(do_flip_channel_order=True, **half)
+    assert (flipped.bgr, flipped.mean, flipped.std) == (True, (0.3, 0.4, 0.5), (0.4, 0.3, 0.2))
+    only_flipped = expects(do_resize=True, do_rescale=True, do_flip_channel_order=True)
+    assert (only_flipped.bgr, only_flipped.mean, only_flipped.std) == (True, (0, 0, 0), (1, 1, 1))
+    network = build("network", f"transformers('{tmp_path}')").eval()
+    images = torch.rand(1, 3, 32, 32)
+    again = build("network", network.architecture)
+    assert again.expects == network.expects
+    assert torch.equal(network.prepare(images), images.flip(1))
+    assert build("network", f"transformers('{tmp_path}', bgr=False, scale=255)").expects.text.endswith("scale=255")
+    with pytest.raises(SpecError, match=r"got do_color_quantize; try module"):
+        expects(do_color_quantize=True, **half)
+    with pytest.raises(SpecError, match=r"got mean None and std None; try module"):
+        expects(do_normalize=True)
 
 
 def test_transformers_say_what_is_wrong(segformer, tmp_path, monkeypatch):

@@ -339,6 +339,16 @@ def test_only_the_region_changes(small_network):
         assert not changed[:, ~region].any()
 
 
+@pytest.mark.parametrize("attack", [fgsm, ifgsm, mifgsm])
+def test_a_region_gets_the_whole_l2_budget(small_network, attack):
+    images, labels = _scene()
+    region = torch.zeros(images.shape[-2:], dtype=torch.bool)
+    region[2:5, 3:9] = True
+    budget = Budget("l2", 0.1, region)
+    result = attack(small_network, images, labels, budget=budget, rng=_rng())
+    assert budget.distance(result, images).tolist() == pytest.approx([0.1, 0.1], rel=1e-3)
+
+
 # What may go wrong
 
 

@@ -10,10 +10,10 @@ import trees
 from robustseg.doctor import examine
 from robustseg.networks.adapters import adapt
 from robustseg.records import LabelSpace
-from robustseg.testing import label_space
+from robustseg.testing import gray_space
 from robustseg.types import Network, Sample
 
-SPACE = label_space(4)
+SPACE = gray_space(4)
 
 
 class Blocks:

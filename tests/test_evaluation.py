@@ -17,7 +17,7 @@ from robustseg import metrics, registry
 from robustseg.datasets import Resized, Spread
 from robustseg.evaluation import Conditions, evaluate, plan
 from robustseg.records import IGNORE, LabelSpaceMismatch, RobustsegError, ShapeError, read_records
-from robustseg.testing import PixelNetwork, SmallNetwork, label_space
+from robustseg.testing import PixelNetwork, SmallNetwork, gray_space
 from robustseg.types import Network, Sample
 
 PGD = "pgd(budget='linf:8/255', steps=3)"
@@ -27,7 +27,7 @@ class Scenes:
     """Noisy 16x16 images with four classes and a row of void; reads are written down."""
 
     def __init__(self, count=7, sizes=((16, 16),)):
-        self.spec, self.label_space, self.sizes = f"scenes({count})", label_space(4), sizes
+        self.spec, self.label_space, self.sizes = f"scenes({count})", gray_space(4), sizes
         self.ids = tuple(f"a_{i:02d}" for i in range(count))
         self.reads = []
 

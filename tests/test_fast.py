@@ -8,7 +8,8 @@ from torch import nn
 from robustseg.losses import cross_entropy
 from robustseg.networks.erfnet import ERFNet
 from robustseg.networks.fast import Subpixel, _Fast, fast
-from robustseg.testing import PixelNetwork, SmallNetwork, check_network, label_space
+from robustseg.registry import build
+from robustseg.testing import PixelNetwork, SmallNetwork, check_network, gray_space
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def _shake(network):
 
 @pytest.mark.parametrize(
     "network",
-    [_shake(ERFNet(classes=label_space(5), width=0.25)), _shake(SmallNetwork()), PixelNetwork()],
+    [_shake(ERFNet(classes=gray_space(5), width=0.25)), _shake(SmallNetwork()), PixelNetwork()],
     ids=["erfnet", "small", "pixel"],
 )
 @pytest.mark.parametrize("size", [(32, 48), (33, 51)])
@@ -53,14 +54,58 @@ def test_same_logits_and_gradient(network, size, untyped):
 
 
 def test_a_fast_network_is_a_network(untyped):
-    check_network(fast(ERFNet(classes=label_space(5), width=0.25)))
+    check_network(fast(ERFNet(classes=gray_space(5), width=0.25)))
 
 
 def test_nothing_slow_is_left(untyped):
-    quick = fast(ERFNet(classes=label_space(5), width=0.25))
-    kinds = [type(m) for m in quick.graph.modules()]
+    quick = fast(ERFNet(classes=gray_space(5), width=0.25))
+    kinds = [type(m) for m in quick.quick.modules()]
     assert nn.ConvTranspose2d not in kinds
     assert kinds.count(nn.BatchNorm2d) == 3  # behind the concatenations of the downsamplers
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "smp('Unet', encoder='resnet18', encoder_depth=3, decoder_channels=(16, 8, 8))",
+        "torchvision('lraspp_mobilenet_v3_large', classes='camvid')",
+    ],
+)
+def test_foreign_networks_lose_their_norms_and_keep_their_logits(spec, untyped):
+    if spec.startswith("smp"):
+        pytest.importorskip("segmentation_models_pytorch")
+    network = _shake(build("network", spec)).float().eval()
+    quick = fast(network)
+    assert isinstance(quick, _Fast)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in quick.quick.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    images = torch.rand(1, 3, 70, 100)
+    with torch.no_grad():
+        logits = network(images)
+        torch.testing.assert_close(quick(images), logits, rtol=0, atol=1e-4 * float(logits.abs().max()))
+
+
+class _Parted(PixelNetwork):
+    """A whole that no trace follows, with a part whose attribute it asks for."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+        self.part.stride = 4
+        self.double()
+
+    def forward(self, images):
+        assert images.shape[-1] % self.part.stride == 0
+        return self.convolution(self.part(images))
+
+
+def test_the_parts_of_a_network_that_cannot_be_traced_are_made_faster(untyped):
+    network = _shake(_Parted()).eval()
+    quick = fast(network)
+    assert isinstance(quick, _Fast)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in quick.modules() if m not in set(quick.network.modules()))
+    images = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(quick(images), network(images))
 
 
 class _Branching(PixelNetwork):
@@ -71,7 +116,6 @@ class _Branching(PixelNetwork):
 def test_a_network_that_cannot_be_traced_is_copied(untyped):
     network = _Branching()
     quick = fast(network)
-    assert type(quick) is _Branching
     assert quick is not network
     images = torch.rand(1, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(quick(images), network(images))
@@ -87,7 +131,7 @@ def test_a_trace_that_kept_a_random_draw_is_not_used(untyped):
 
 
 def test_mixed_precision_of_the_caller_does_not_spoil_the_check(untyped):
-    network = ERFNet(classes=label_space(5), width=0.25)
+    network = ERFNet(classes=gray_space(5), width=0.25)
     with torch.autocast("cpu", torch.bfloat16):
         assert isinstance(fast(network), _Fast)
 

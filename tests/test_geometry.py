@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustseg.geometry import back_project, invert_pose, pixel_grid, project, relative_pose, transform, warp
+from robustseg.geometry import back_project, invert_pose, pixel_grid, project, transform, warp
 from robustseg.records import ShapeError
 
 K = torch.tensor([[[50.0, 0, 15.5], [0, 50.0, 11.5], [0, 0, 1]]])
@@ -46,12 +46,6 @@ def test_convention_pose_maps_this_camera_to_the_other():
     assert not warped.valid[0, :, 0].any()
     # Driving forward by one metre brings points one metre nearer.
     assert torch.allclose(transform(back_project(depth, K), shift(z=-1))[:, 2], depth - 1)
-
-
-def test_convention_relative_pose_of_standing_places():
-    here, there = shift(z=1)[0], shift(z=3)[0]
-    point = torch.tensor([0, 0, 10.0, 1])
-    assert torch.allclose(relative_pose(here, there) @ point, torch.tensor([0, 0, 8.0, 1]))
 
 
 def test_project_inverts_back_project():

@@ -16,7 +16,7 @@ from robustseg.testing import (
     check_dataset,
     check_network,
     check_perturbation,
-    label_space,
+    gray_space,
 )
 from robustseg.types import Budget
 
@@ -151,10 +151,24 @@ def test_a_network_that_breaks_a_promise_is_found(network, sentence):
         check_network(network)
 
 
+class _Spare(PixelNetwork):
+    def forward(self, images):
+        logits = super().forward(images)
+        return torch.cat([logits, logits[:, :1] - 1], 1)
+
+
+def test_a_network_may_have_more_outputs_than_classes():
+    check_network(_Spare())
+    few = PixelNetwork()
+    few.label_space = gray_space(5)
+    with pytest.raises(ConformanceError, match="5 or more, 64, 96"):
+        check_network(few)
+
+
 class _Pictures:
     spec = "pictures"
     ids = ("a_0", "a_1")
-    label_space = label_space(3)
+    label_space = gray_space(3)
 
     def __init__(self, **spoiled):
         self.spoiled = {"image": torch.full((3, 4, 5), 0.5), "labels": torch.full((4, 5), IGNORE), **spoiled}

@@ -7,7 +7,7 @@ import torch
 
 from robustseg.datasets.views import Resized, Spread, batches, resize_image, resize_labels
 from robustseg.records import SpecError
-from robustseg.testing import check_dataset, label_space
+from robustseg.testing import check_dataset, gray_space
 from robustseg.types import Sample
 
 
@@ -16,7 +16,7 @@ class Numbered:
 
     def __init__(self, sizes):
         self.sizes, self.reads = sizes, []
-        self.spec, self.label_space = "numbered", label_space(4)
+        self.spec, self.label_space = "numbered", gray_space(4)
         self.ids = tuple(f"a_{i}" for i in range(len(sizes)))
 
     def __len__(self):

@@ -21,7 +21,9 @@ from robustseg.spaces import CAMVID
 
 @pytest.fixture
 def network():
-    torch.nn.init.normal_((built := ENet(classes="camvid")).classifier.weight)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.nn.init.normal_((built := ENet(classes="camvid")).classifier.weight)
     return built.eval()
 
 
@@ -43,6 +45,18 @@ def test_a_network_comes_back_equal(network, images, tmp_path):
     assert notes_of(file) == {"data": "camvid", "miou": 0.5}
     save(again, tmp_path / "again.safetensors", data="camvid", miou=0.5)
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_the_metadata_say_what_becomes_of_an_image(network, tmp_path):
+    save(network, tmp_path / "enet.safetensors")
+    assert (
+        weights.read_metadata(tmp_path / "enet.safetensors")["input"]
+        == "RGB in [0, 1]; inside the network: no normalisation"
+    )
+    foreign = build("network", "torchvision('lraspp_mobilenet_v3_large', classes='camvid')")
+    save(foreign, tmp_path / "foreign.safetensors")
+    said = weights.read_metadata(tmp_path / "foreign.safetensors")["input"]
+    assert said.endswith("mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), bgr=False, scale=1.0")
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(network, images, tmp_path):

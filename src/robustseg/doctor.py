@@ -16,7 +16,7 @@ from robustseg import registry
 from robustseg.metrics import count, miou
 from robustseg.networks.adapters import Adapted, Guess, Input, guess_input
 from robustseg.records import IGNORE, Counts, LabelSpace, RobustsegError
-from robustseg.types import Dataset, Network, Sample, frozen
+from robustseg.types import Dataset, Network, Sample, device_of, dtype_of, frozen
 
 NETWORK_SAMPLES = 5
 """How many images a network is tried on: enough to tell value ranges and colour orders apart."""
@@ -183,8 +183,7 @@ def _try(network: str | Network, data: Dataset, readable: Sequence[int]) -> list
 def _score(network: Network, data: Dataset, chosen: Sequence[int]) -> tuple[float, bool]:
     """mIoU over the chosen samples, and whether all logits were finite."""
     counts, finite = Counts.empty(len(data.label_space)), True
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    device, dtype = device_of(network), dtype_of(network)
     with torch.no_grad(), frozen(network):
         for sample in _samples(data, chosen):
             logits = network(sample.image[None].to(device, dtype))

@@ -98,13 +98,6 @@ def invert_pose(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return inverse
 
 
-def relative_pose(
-    world_from_this: Float[Tensor, "*b 4 4"], world_from_other: Float[Tensor, "*b 4 4"]
-) -> Float[Tensor, "*b 4 4"]:
-    """The pose that maps points of this camera to the other one, from where both stand in the world."""
-    return invert_pose(world_from_other) @ world_from_this
-
-
 def warp(
     images_next: Float[Tensor, "b c h w"],
     depth: Float[Tensor, "_ _ _"],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robustseg import registry
 from robustseg.records import IGNORE, LabelSpace
-from robustseg.types import Budget, Dataset, ImageRng, Network, Perturbation
+from robustseg.types import Budget, Dataset, ImageRng, Network, Perturbation, device_of, dtype_of
 
 
 class ConformanceError(AssertionError):
@@ -29,7 +29,7 @@ def _require(kept: bool, sentence: str) -> None:
         raise ConformanceError(sentence)
 
 
-def label_space(classes: int = 4) -> LabelSpace:
+def gray_space(classes: int = 4) -> LabelSpace:
     """Classes named a, b, c, ... in grays."""
     return LabelSpace(
         tuple("abcdefghijklmnopqrstuvwxyz"[:classes]), tuple((9 * i, 9 * i, 9 * i) for i in range(classes))
@@ -40,7 +40,7 @@ class PixelNetwork(Network):
     """One 1x1 convolution: linear in each pixel, so the smallest change that flips a pixel is a formula."""
 
     def __init__(self, classes: int = 4, seed: int = 0):
-        super().__init__(label_space(classes), f"pixel({classes}, {seed})")
+        super().__init__(gray_space(classes), f"pixel({classes}, {seed})")
         self.convolution = nn.Conv2d(3, classes, 1)
         _draw_parameters(self, seed)
         self.double()
@@ -54,7 +54,7 @@ class SmallNetwork(Network):
     """Two convolutions with batch normalisation, dropout and a stride: all that modes and neighbours can spoil."""
 
     def __init__(self, classes: int = 4, seed: int = 0):
-        super().__init__(label_space(classes), f"small({classes}, {seed})")
+        super().__init__(gray_space(classes), f"small({classes}, {seed})")
         self.layers = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1),
             nn.BatchNorm2d(8),
@@ -249,7 +249,7 @@ def check_network(
 ) -> None:
     """Check the contract of `types.Network`, in evaluation mode and float32 or float64 as its parameters are.
 
-    Logits `[b, k, h, w]` at the size and dtype of the images, one tensor, finite; images and state untouched; the same
+    Logits `[b, k, h, w]`, or more channels after the k classes, at the size and dtype of the images, one tensor, finite; images and state untouched; the same
     twice; an image's logits do not depend on its batch (to `tolerance`); `predict` is the argmax; a gradient reaches
     the images.
 
@@ -262,15 +262,14 @@ def check_network(
         ConformanceError: a check failed.
     """
     name, classes = network.spec, len(network.label_space)
-    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    dtype, device = dtype_of(network), device_of(network)
     modes = [m.training for m in network.modules()]
     network.eval()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     try:
         for size in sizes:
-            _check_forward(
-                network, name, classes, torch.rand((2, 3, *size), generator=_generator(), dtype=dtype), tolerance
-            )
+            images = torch.rand((2, 3, *size), generator=_generator(), dtype=dtype).to(device)
+            _check_forward(network, name, classes, images, tolerance)
     finally:
         for module, mode in zip(network.modules(), modes, strict=True):
             module.training = mode
@@ -289,8 +288,11 @@ def _check_forward(network: Network, name: str, classes: int, images: Tensor, to
     leaf = images.clone().requires_grad_()
     logits = network(leaf)
     _require(isinstance(logits, Tensor), f"expected one tensor of logits from {name}, got {type(logits).__name__}")
-    wanted = (len(images), classes, *images.shape[-2:])
-    _require(tuple(logits.shape) == wanted, f"expected logits {wanted} from {name}, got {tuple(logits.shape)}")
+    b, _, h, w = images.shape
+    _require(
+        logits.ndim == 4 and logits.shape[1] >= classes and (len(logits), *logits.shape[2:]) == (b, h, w),
+        f"expected logits [{b}, {classes} or more, {h}, {w}] from {name}, got {tuple(logits.shape)}",
+    )
     _require(logits.dtype == images.dtype, f"expected {images.dtype} logits from {name}, got {logits.dtype}")
     _require(bool(logits.isfinite().all()), f"expected finite logits from {name}, got NaN or infinity")
     if logits.requires_grad:

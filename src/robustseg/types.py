@@ -8,7 +8,6 @@ Conventions, pinned by `test_convention_*`:
 * pixel centres have integer coordinates and every resize uses `align_corners=False`.
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -189,13 +188,17 @@ class Budget:
 
     def project(self, images: Images, origin: Images) -> Images:
         """The nearest images within the budget around `origin` (not clipped to [0, 1])."""
-        change = images - origin
-        if self.region is not None:
-            change = change * self.region.to(change).expand(len(images), *images.shape[-2:]).unsqueeze(1)
+        change = self.masked(images - origin)
         if self.norm == "linf":
             return origin + change.clamp(-self.eps, self.eps)
         size = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
         return origin + change * (self.eps / size).clamp_max(1).view(-1, 1, 1, 1)
+
+    def masked(self, change: Images) -> Images:
+        """A change with 0 at pixels outside the region."""
+        if self.region is None:
+            return change
+        return change * self.region.to(change).expand(len(change), *change.shape[-2:]).unsqueeze(1)
 
     def distance(self, images: Images, origin: Images) -> PerImage:
         """The size of the change of each image in this norm, `[b]`."""
@@ -258,10 +261,6 @@ class ImageRng:
         """-1 or +1, each half of the time, `[b, *shape]` with dtype and device of `like`."""
         return self._draw(torch.rand, shape, like).lt(0.5).to(like) * 2 - 1
 
-    def integers(self, shape: Sequence[int], high: int, like: Tensor) -> Tensor:
-        """Integers 0 .. high - 1 as int64, `[b, *shape]` on the device of `like`."""
-        return self._draw(functools.partial(torch.randint, high), shape, like).to(like.device)
-
     def _draw(self, draw: Callable[..., Tensor], shape: Sequence[int], like: Tensor) -> Tensor:
         if len(self) != len(like):
             raise ShapeError(f"expected one stream an image, got {len(self)} streams for {len(like)} images")
@@ -283,6 +282,20 @@ class ImageRng:
         """Fresh streams for each restart, restart-major: image i of restart r is entry `r * b + i`."""
         ids = [f"{key}#{r}" if r else key for r in range(restarts) for key in self.ids]
         return ImageRng(self.seed, ids, self.purpose)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the parameters of a network are, or the CPU for one without."""
+    return _first(network).device
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What the parameters of a network are, and its images should be; float32 for one without."""
+    return _first(network).dtype
+
+
+def _first(network: nn.Module) -> Tensor:
+    return next((p for p in network.parameters() if p.is_floating_point()), torch.zeros((), dtype=torch.float32))
 
 
 @contextmanager
@@ -336,6 +349,8 @@ __all__ = [
     "RobustsegError",
     "Sample",
     "as_255",
+    "device_of",
+    "dtype_of",
     "fraction",
     "frozen",
     "require_pair",

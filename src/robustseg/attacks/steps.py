@@ -21,7 +21,7 @@ GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
 class Aim(NamedTuple):
     """What an attack climbs, the labels it is given, and what judges its iterates (None: what it climbs)."""
 
-    objective: Objective | Sequence[Objective]
+    objectives: Sequence[Objective]
     labels: Labels
     judge: Objective | None
 
@@ -46,7 +46,7 @@ def aim(
             `least_likely` (towards the least likely class of the clean image, fixed), `least_likely_now` (the same,
             found anew at each step).
         objective: large where the network disagrees with the labels it is given; climbed when moving away, descended
-            when moving towards. Several are one a step.
+            when moving towards. Several are one a step; the last goes on.
         judge: of the iterates, in the same sense; None is the (last) objective. Left out for `least_likely_now`,
             where labels that move with the network measure nothing.
         targets: labels `[b, h, w]` to move towards in place of any goal.
@@ -54,18 +54,19 @@ def aim(
     Raises:
         SpecError: the goal is unknown.
     """
+    objectives = objective if isinstance(objective, Sequence) else (objective,)
     if targets is not None:
-        return _turned(Aim(objective, torch.where(labels == IGNORE, IGNORE, targets), judge), _negative)
+        return _turned(Aim(objectives, torch.where(labels == IGNORE, IGNORE, targets), judge), _negative)
     if goal == "least_likely_now":
-        return _turned(Aim(objective, labels, None), _towards_least_likely_now)
+        return _turned(Aim(objectives, labels, None), _towards_least_likely_now)
     if goal not in GOALS:
         raise SpecError(f"expected a goal, got '{goal}'; try {', '.join(GOALS)}")
     if goal == "truth" or images.numel() == 0:
-        return Aim(objective, labels, judge)
+        return Aim(objectives, labels, judge)
     with frozen(network), torch.no_grad():
         if goal == "prediction":
-            return Aim(objective, torch.where(labels == IGNORE, IGNORE, network.predict(images)), judge)
-        return _turned(Aim(objective, _least_likely(network(images), labels), judge), _negative)
+            return Aim(objectives, torch.where(labels == IGNORE, IGNORE, network.predict(images)), judge)
+        return _turned(Aim(objectives, _least_likely(network(images), labels), judge), _negative)
 
 
 def towards(goal: str, targets: Labels | None) -> bool:
@@ -74,8 +75,7 @@ def towards(goal: str, targets: Labels | None) -> bool:
 
 
 def _turned(aim: Aim, sense: Callable[[Objective], Objective]) -> Aim:
-    objective = [sense(o) for o in aim.objective] if isinstance(aim.objective, Sequence) else sense(aim.objective)
-    return Aim(objective, aim.labels, aim.judge and sense(aim.judge))
+    return Aim([sense(o) for o in aim.objectives], aim.labels, aim.judge and sense(aim.judge))
 
 
 def _negative(objective: Objective) -> Objective:
@@ -161,7 +161,7 @@ def climb(
         network: frozen while the attack runs.
         images: `[b, 3, h, w]` in [0, 1].
         labels: what the objective is given, `[b, h, w]`, void 255.
-        objective: `(network, images, labels) -> [b]`, to be made large; several are one a step.
+        objective: `(network, images, labels) -> [b]`, to be made large; several are one a step, and the last goes on.
         budget: around `images`.
         steps: gradient steps. step_size: length of one in the budget's norm, images in [0, 1].
         move: how to step, in place of `straight(step_size)`.
@@ -187,7 +187,7 @@ def climb(
         raise ShapeError(f"expected one stream an image, got {len(rng)} streams for {len(images)} images")
     if budget.eps == 0 or images.numel() == 0:
         return images.clone()
-    objectives = list(objective) if isinstance(objective, Sequence) else [objective] * max(1, steps)
+    objectives = objective if isinstance(objective, Sequence) else (objective,)
     judge, move = judge or objectives[-1], move or straight(step_size)
     guide = network.soft()
     draws = rng.fork("network")
@@ -203,12 +203,11 @@ def climb(
         for step in range(steps):
             leaf = current.detach().requires_grad_()
             known = Known(guide.draw(draws).eval(), leaf)
-            values = objectives[step](known, leaf, labels)
+            pulling = objectives[min(step, len(objectives) - 1)]
+            values = pulling(known, leaf, labels)
             gradient = _gradient(values, leaf)
             if keep == "best" and guide is network:
-                best.offer(
-                    current, values.detach() if judge is objectives[step] else _judge(judge, known, leaf, labels)
-                )
+                best.offer(current, values.detach() if judge is pulling else _judge(judge, known, leaf, labels))
             elif keep == "best":
                 best.offer(current, _judge(judge, network, current, labels))
             current = within(move(Here(current, values.detach(), gradient, budget, within)))
@@ -270,7 +269,8 @@ def _gradient(values: Tensor, images: Tensor) -> Tensor:
 
 
 def direction(gradient: Tensor, budget: Budget) -> Tensor:
-    """The steepest way up of length 1 in the budget's norm, for each image; 0 where the gradient is 0."""
+    """The steepest way up of length 1 in the budget's norm and region, for each image; 0 where the gradient is 0."""
+    gradient = budget.masked(gradient)
     if budget.norm == "linf":
         return gradient.sign()
     # Two divisions, so that squares of tiny gradients do not vanish.

@@ -23,7 +23,7 @@ from robustseg.networks.weights import load_state, read_state
 from robustseg.records import Counts, LabelSpace, LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
 from robustseg.registry import network
 from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Images, Logits, Network, Sample, frozen
+from robustseg.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB images in [0, 1], as most pretrained encoders expect them."""
@@ -321,7 +321,7 @@ def check_against(
     Raises:
         RobustsegError: fewer agree. ShapeError: the reference gives another size.
     """
-    levels = (images * 255).round().clamp(0, 255)
+    levels = (images.to(device_of(network), dtype_of(network)) * 255).round().clamp(0, 255)
     with torch.no_grad(), frozen(network):
         ours = torch.cat([network.predict(image[None] / 255) for image in levels]).cpu().numpy()
     pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -363,11 +363,12 @@ def guess_input(network: Adapted, samples: Iterable[Sample]) -> list[Guess]:
     counts: dict[tuple[str, Input], Counts] = {}
     forms = _forms(network.expects)
     classes = len(network.label_space)
+    device, dtype = device_of(network), dtype_of(network)
     for sample in samples:
         for form in forms:
             tried = Adapted(network.module, network.label_space, form[1])
             with torch.no_grad(), frozen(tried):
-                guess = tried.predict(sample.image[None]).cpu().numpy()
+                guess = tried.predict(sample.image[None].to(device, dtype)).cpu().numpy()
             more = count(sample.labels[None].cpu().numpy(), guess, [sample.id], classes)
             counts[form] = counts[form] + more if form in counts else more
     if not counts:

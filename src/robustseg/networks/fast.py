@@ -7,6 +7,7 @@ layers of ERFNet alone gain a factor of six from the last.
 """
 
 import copy
+import inspect
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robustseg.types import Images, Logits, Network
+from robustseg.types import Images, Logits, Network, device_of, dtype_of
 
 _RELUS = (torch.relu, F.relu, torch.Tensor.relu)
 
@@ -25,35 +26,49 @@ def fast(network: Network) -> Network:
     """A frozen copy of a network that computes the same logits faster, in evaluation mode.
 
     Args:
-        network: left as it was. One that cannot be traced, draws at random, answers softly, or whose trace does not
-            agree with it on two image sizes, is copied channels-last and otherwise as it is.
+        network: left as it was. Of one that cannot be traced as a whole, as of most foreign ones, the parts that can
+            are made faster. One that draws at random, answers softly, or whose fast copy does not agree with it on
+            two image sizes, is copied channels-last and otherwise as it is.
 
     Returns:
         A network with the same label space, spec, features and, up to rounding, logits and input gradients.
     """
     frozen = copy.deepcopy(network).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     own = (getattr(type(network), name) is getattr(Network, name) for name in ("draw", "soft", "predict"))
-    graph = _traced(copy.deepcopy(frozen)) if all(own) else None  # a trace shares its modules with what was traced
-    if graph is None:
+    if not all(own):
         return frozen
+    quick = _Fast(frozen, _quickened(copy.deepcopy(frozen)).to(memory_format=torch.channels_last))
+    return quick if _agree(frozen, quick) else frozen
+
+
+def _quickened(module: nn.Module) -> nn.Module:
+    """The module as a faster graph, or itself with its children made faster where it cannot be traced."""
+    if not any(module.children()):
+        return module
+    graph = _traced(module)
+    if graph is None:
+        for name, child in module.named_children():
+            quick = _quickened(child)
+            if quick is not child:
+                setattr(module, name, _Part(child, quick))
+        return module
     _fold_norms(graph)
     _shuffle_transposed(graph)
     _relu_in_place(graph)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
-    quick = _Fast(frozen, graph.to(memory_format=torch.channels_last))
-    return quick if _agree(frozen, quick) else frozen
+    return graph
 
 
 class _Fast(Network):
-    def __init__(self, network: Network, graph: fx.GraphModule):
+    def __init__(self, network: Network, quick: nn.Module):
         super().__init__(network.label_space, network.spec)
-        self.network, self.graph = network, graph
+        self.network, self.quick = network, quick
         self.eval()
 
     def forward(self, images: Images) -> Logits:
-        return self.graph(images.contiguous(memory_format=torch.channels_last))
+        return self.quick(images.contiguous(memory_format=torch.channels_last))
 
     def features(self, images: Images) -> dict[str, Tensor]:
         return self.network.features(images)
@@ -63,20 +78,40 @@ class _Fast(Network):
         return super().train(False)
 
 
-def _traced(network: Network) -> fx.GraphModule | None:
+class _Part(nn.Module):
+    """A child as a faster graph; what else its parent asks of it, its own strides say, the child answers."""
+
+    def __init__(self, child: nn.Module, quick: nn.Module):
+        super().__init__()
+        self.quick = quick
+        self.__dict__["child"] = child  # no module of this one: nothing runs it
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.quick(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["child"], name)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule | None:
     try:
-        return fx.symbolic_trace(network)
+        if any(p.default is not p.empty for p in inspect.signature(module.forward).parameters.values()):
+            return None  # a trace does not know which of its arguments will be given
+        return fx.symbolic_trace(module)
     except Exception:  # whatever a foreign forward does with a proxy
         return None
 
 
 def _agree(network: Network, quick: Network, sizes: Sequence[tuple[int, int]] = ((64, 96), (88, 72))) -> bool:
     # A trace may have kept what was true of the tracing only: a size, a random draw.
-    like = next(network.parameters(), torch.zeros(()))
+    device, dtype = device_of(network), dtype_of(network)
     for height, width in sizes:
-        images = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0)).to(like)
+        images = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0)).to(device, dtype)
         try:
-            with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 logits, quick_logits = network(images), quick(images)
         except Exception:  # a network of one fixed size, say
             return False

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,27 @@ def transformers(
     classes: Classes | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    bgr: bool | None = None,
+    scale: float | None = None,
     input_size: Sequence[int] | None = None,
     divisor: int | None = None,
 ) -> Adapted:
     """A semantic segmentation network of `transformers`; code that comes with a model is not run.
 
-    Mean and standard deviation are those of the model's `preprocessor_config.json`, or ImageNet's where it has none.
-    Images keep their size (the resizing of the model's own processor is left out) unless `input_size` is given.
+    Colour order, range, mean and standard deviation are those of the model's `preprocessor_config.json`, or RGB in
+    [0, 1] with ImageNet's where it has none. Images keep their size (what the model's own processor does to it is left
+    out) unless `input_size` is given.
 
     Args:
         name: a local folder that `save_pretrained` wrote, or an id of the hub, which is downloaded.
         config: instead of a name, the model's configuration as JSON: the architecture without weights.
         classes: what the outputs mean; None takes the model's own names.
-        mean, std: of RGB images in [0, 1]. input_size, divisor: see `Input`; some models take one size only.
+        mean, std, bgr, scale: in place of the model's own. input_size, divisor: see `Input`; some models take one size
+            only.
 
     Raises:
-        MissingExtra: the package is not installed. RobustsegError: there is no such model, or it is no semantic
+        MissingExtra: the package is not installed. SpecError: the model's processor does something to its images that
+            is not understood. RobustsegError: there is no such model, or it is no semantic
             segmentation network. LabelSpaceMismatch: `classes` has another number of classes than the model.
     """
     try:
@@ -63,8 +69,16 @@ def transformers(
         raise LabelSpaceMismatch(
             f"expected {len(own)} classes for '{name}', got {len(space)}; try classes=None for its own: {', '.join(own[:5])}, …"
         )
-    own_mean, own_std = _normalisation(name)
-    expects = Input(mean=mean or own_mean, std=std or own_std, input_size=input_size, divisor=divisor)
+    form = _form(_processor(name), name)
+    given: dict[str, Any] = {
+        "mean": mean,
+        "std": std,
+        "bgr": bgr,
+        "scale": scale,
+        "input_size": input_size,
+        "divisor": divisor,
+    }
+    expects = replace(form, **{key: value for key, value in given.items() if value is not None})
     adapted = Adapted(model, space, expects)
     text = json.dumps(model.config.to_dict(), default=str, separators=(",", ":")).replace("'", "\\u0027")
     adapted.architecture = f"transformers(config={text!r}, classes={classes_text(space)}, {expects.text})"
@@ -74,15 +88,44 @@ def transformers(
     return adapted.eval() if name is not None else adapted
 
 
-def _normalisation(name: str | None) -> tuple[Sequence[float], Sequence[float]]:
-    processor: dict[str, Any] = {}
-    if name is not None:
-        from transformers.image_processing_base import ImageProcessingMixin
+def _processor(name: str | None) -> dict[str, Any]:
+    """What the model's image processor is set to; empty where it has none."""
+    if name is None:
+        return {}
+    from transformers.image_processing_base import ImageProcessingMixin
 
-        try:
-            processor, _ = ImageProcessingMixin.get_image_processor_dict(name)
-        except OSError:
-            processor = {}
-    if not processor.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return tuple(processor.get("image_mean", IMAGENET_MEAN)), tuple(processor.get("image_std", IMAGENET_STD))
+    try:
+        return dict(ImageProcessingMixin.get_image_processor_dict(name)[0])
+    except OSError:
+        return {}
+
+
+UNDERSTOOD = {"do_rescale", "do_normalize", "do_flip_channel_order"}
+LEFT_OUT = {"do_resize", "do_center_crop", "do_pad", "do_convert_rgb", "do_reduce_labels"}
+"""Steps of a processor that change sizes or labels, or nothing of an RGB image."""
+
+
+def _form(processor: dict[str, Any], name: str | None) -> Input:
+    """The processor as a form: it multiplies 0..255 by its factor, then normalises RGB, then may flip to BGR."""
+    if not processor:
+        return Input(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    strange = [key for key, on in processor.items() if key.startswith("do_") and on]
+    strange = [key for key in strange if key not in UNDERSTOOD | LEFT_OUT]
+    mean: Any = (0.0,) * 3
+    std: Any = (1.0,) * 3
+    if processor.get("do_normalize", "image_mean" in processor):
+        mean, std = processor.get("image_mean"), processor.get("image_std")
+    if strange or processor.get("offset") or not _three(mean) or not _three(std):
+        what = ", ".join(strange) or ("offset" if processor.get("offset") else f"mean {mean} and std {std}")
+        raise SpecError(
+            f"expected an image processor that rescales, normalises or flips colours in '{name}', got {what}; "
+            "try module('FILE:FUNCTION', …), with a function that gives the model, and its mean, std, bgr and scale"
+        )
+    bgr = bool(processor.get("do_flip_channel_order"))
+    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    turn = -1 if bgr else 1
+    return Input(mean=tuple(mean[::turn]), std=tuple(std[::turn]), bgr=bgr, scale=round(255 * float(factor), 9))
+
+
+def _three(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) == 3

@@ -54,11 +54,19 @@ def save(network: Network, path: str | Path, *, half: bool = False, **notes: Any
         "architecture": network.architecture,
         "names": json.dumps(space.names),
         "palette": json.dumps(space.palette),
-        "input": "RGB in [0, 1]; normalisation is inside the network",
+        "input": f"RGB in [0, 1]; inside the network: {_form(network)}",
         "notes": json.dumps(notes),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, _in_order(to_bytes(tensors, metadata)))
+
+
+def _form(network: Network) -> str:
+    """What becomes of an image before the first layer."""
+    form = getattr(network, "expects", None)
+    named = {name: getattr(form, name, None) for name in ("mean", "std", "bgr", "scale")}
+    said = [f"{name}={value!r}" for name, value in named.items() if value is not None]
+    return ", ".join(said) or "no normalisation"
 
 
 def _name(spec: str) -> str:
