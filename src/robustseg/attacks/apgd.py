@@ -118,7 +118,7 @@ def _run(
             network,
             images,
             target.labels,
-            objective=target.objective,
+            objective=target.objectives,
             budget=stage.budget,
             steps=stage.steps,
             move=Adaptive(stage.steps),
@@ -240,6 +240,6 @@ def sea(
     own = rng.repeat(1)
     start = random_within(stages[0].budget, images, own)
     for objective in (*map(named_objective, ("jensen_shannon", "masked_cross_entropy")), balanced(class_pixels)):
-        target = Aim(objective, labels, wrong_pixels)
+        target = Aim((objective,), labels, wrong_pixels)
         result = _run(network, images, target, stages, start=start, best=best, clip=clip, round=round, rng=own)
     return result
