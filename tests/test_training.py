@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,12 @@ import torch.multiprocessing as processes
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from robustseg.datasets import Resized
+from robustseg.networks import weights
+from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
 from robustseg.records import LabelSpaceMismatch, RobustsegError, read_lines
-from robustseg.training import Recipe, Step, train
+from robustseg.training import Recipe, Step, loop, train
 from robustseg.types import Sample
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
@@ -82,10 +86,121 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert best.read_bytes() == again.read_bytes()
 
 
-def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
-    with pytest.raises(RobustsegError, match="another folder"):
-        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=dataclasses.replace(QUICK, seed=3))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `small()` under `QUICK`."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(small(), Blocks(), holdout=Blocks(), folder=folder, recipe=QUICK)
+    return folder
+
+
+class Renamed(Blocks):
+    spec = "renamed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"network": ERFNet(classes="camvid", width=0.25)}, r"expected network spec .*dropout=\(0.1, 0.1\)"),
+        ({"data": Renamed()}, "expected data 'blocks, 4 images .*got 'renamed, 4 images"),
+        ({"data": Blocks(5)}, "expected data 'blocks, 4 images .*got 'blocks, 5 images"),
+        ({"holdout": Resized(Blocks(), (8, 12))}, "expected held-out data 'blocks, 4 .*got 'blocks at 8x12, 4 images"),
+        ({"recipe": dataclasses.replace(QUICK, seed=3)}, "expected seed 0 of the run .*got 3; try another folder"),
+        ({"fabric": Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")}, "expected precision '32-true'"),
+    ],
+)
+def test_a_run_under_other_conditions_is_refused(finished: Path, changed: dict[str, Any], sentence: str) -> None:
+    given = {"network": small(), "data": Blocks(), "holdout": Blocks(), "recipe": QUICK, **changed}
+    with pytest.raises(RobustsegError, match=sentence):
+        train(given.pop("network"), given.pop("data"), folder=finished, **given)
+
+
+def test_a_torn_checkpoint_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    whole = (finished / "last.ckpt").read_bytes()
+    for torn in (b"", b"text", whole[: len(whole) // 2]):
+        (tmp_path / "last.ckpt").write_bytes(torn)
+        with pytest.raises(RobustsegError, match=r"expected a whole checkpoint, got a torn or foreign .*last\.ckpt"):
+            train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+
+
+def test_a_folder_under_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RobustsegError, match=r"expected a folder .*try another --out"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "file" / "run", recipe=QUICK)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt.part").symlink_to("/dev/full")
+    with pytest.raises(RobustsegError, match=r"expected to write .*last.ckpt, got 'No space left"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+
+
+def test_a_cut_between_history_and_checkpoint_doubles_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(run: loop._Run) -> None:
+        if run.epoch == 2:  # the second check is in the history, the checkpoint holds the first
+            raise Cut
+        saved(run)
+
+    saved, recipe = loop._Run._save, dataclasses.replace(QUICK, epochs=2, check_every=1)
+    monkeypatch.setattr(loop._Run, "_save", cut)
+    with pytest.raises(Cut):
+        train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
+    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+    monkeypatch.setattr(loop._Run, "_save", saved)
+    train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
+    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+
+
+def test_the_loss_scale_is_kept(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    precision = fabric.strategy.precision
+    scales: list[dict[str, Any]] = []
+    precision.state_dict = lambda: {"scale": 8.0}  # type: ignore[method-assign]
+    precision.load_state_dict = scales.append  # type: ignore[method-assign]
+    for _ in range(2):
+        recipe = dataclasses.replace(QUICK, epochs=1)
+        train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe, fabric=fabric)
+    assert scales == [{"scale": 8.0}]
+
+
+def test_data_that_fill_no_batch_are_refused_or_one_batch(tmp_path: Path) -> None:
+    for data, holdout in ((Blocks(0), Blocks()), (Blocks(), Blocks(0))):
+        with pytest.raises(RobustsegError, match="expected labelled images, got none in 'blocks'"):
+            train(small(), data, holdout=holdout, folder=tmp_path, recipe=QUICK)
+    many = Fabric(accelerator="cpu", devices=3)
+    with pytest.raises(RobustsegError, match="got 3 processes for batches of 2; try fewer devices"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK, fabric=many)
+    steps: list[Step] = []
+    recipe = dataclasses.replace(QUICK, batch_size=9, epochs=1)
+    train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=steps.append)
+    assert [s.steps for s in steps] == [1]
+
+
+def test_epochs_and_steps_count_from_one(tmp_path: Path) -> None:
+    steps: list[Step] = []
+    recipe = dataclasses.replace(QUICK, epochs=2)
+    train(small(), Blocks(), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=steps.append)
+    assert [(s.epoch, s.step, s.miou is None) for s in steps] == [
+        (1, 1, True),
+        (1, 2, True),
+        (2, 3, True),
+        (2, 4, False),
+    ]
+
+
+def test_a_network_with_other_outputs_trains(tmp_path: Path) -> None:
+    best = train(
+        ENet(classes="camvid", others=1),
+        Blocks(2),
+        holdout=Blocks(2),
+        folder=tmp_path,
+        recipe=dataclasses.replace(QUICK, epochs=1),
+    )
+    assert weights.load(best).architecture == "enet(classes='camvid', others=1)"
 
 
 def test_label_spaces_must_agree(tmp_path: Path) -> None:
@@ -93,9 +208,23 @@ def test_label_spaces_must_agree(tmp_path: Path) -> None:
         train(ERFNet(classes="cityscapes"), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
 
 
-def test_nonsense_recipes_are_refused() -> None:
-    with pytest.raises(RobustsegError, match="at least one epoch"):
-        Recipe(epochs=0)
+@pytest.mark.parametrize(
+    ("nonsense", "sentence"),
+    [
+        ({"epochs": 0}, "at least one epoch"),
+        ({"crop": (0, 24)}, "a crop of at least 1x1"),
+        ({"scale": (1.5, 0.75)}, "lowest <= highest scale"),
+        ({"scale": (0.0, 1.0)}, "0 < lowest"),
+        ({"learning_rate": 0.0}, "a learning rate > 0"),
+        ({"learning_rate": math.nan}, "a learning rate > 0"),
+        ({"weight_decay": -1.0}, "a weight decay >= 0"),
+        ({"ema": 1.0}, "0 <= ema < 1"),
+        ({"colour": -0.1}, "0 <= colour"),
+    ],
+)
+def test_nonsense_recipes_are_refused(nonsense: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RobustsegError, match=sentence):
+        Recipe(**nonsense)
 
 
 def _process(rank: int, port: int, folder: str, world: int) -> None:

@@ -1,12 +1,17 @@
-"""Supervised training on Lightning Fabric: one loop that resumes exactly and gives the same in any number of processes.
+"""Supervised training on Lightning Fabric: one loop that resumes exactly, in any number of processes.
 
 A step depends on (seed, step) alone: the order of the images is a permutation drawn from (seed, epoch), augmentation is
 drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So a run that was
-cut goes on bit for bit on a CPU, and nothing of the random state needs to be stored.
+cut goes on bit for bit on a CPU, and nothing of the random state needs to be stored. Several processes see the batches
+of one and share batch statistics and the mean of the loss, so they train like one but for rounding and for dropout,
+whose masks each process draws for its own images.
 """
 
 import copy
 import dataclasses
+import hashlib
+import io
+import json
 import logging
 import math
 import time
@@ -25,7 +30,7 @@ from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
-from robustseg.records import IGNORE, Counts, RobustsegError, append_line, json_line
+from robustseg.records import IGNORE, Counts, RobustsegError, json_line, read_lines, write_whole
 from robustseg.training.synced import sync_batch_norm
 from robustseg.types import Batch, Dataset, ImageRng, Network, Sample, frozen
 
@@ -65,11 +70,25 @@ class Recipe:
                 f"expected at least one epoch, one image a batch and one epoch between checks, got {self.epochs}, "
                 f"{self.batch_size} and {self.check_every}; try the defaults"
             )
+        if min(self.crop) < 1 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise RobustsegError(
+                f"expected a crop of at least 1x1 and 0 < lowest <= highest scale, got {self.crop[0]}x{self.crop[1]} and "
+                f"{self.scale[0]} to {self.scale[1]}; try crop=(180, 240) and scale=(0.75, 1.5)"
+            )
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise RobustsegError(
+                f"expected a learning rate > 0 and a weight decay >= 0, got {self.learning_rate} and "
+                f"{self.weight_decay}; try 1e-3 and 1e-4"
+            )
+        if not (0 <= self.ema < 1 and 0 <= self.colour <= 1):
+            raise RobustsegError(
+                f"expected 0 <= ema < 1 and 0 <= colour <= 1, got {self.ema} and {self.colour}; try 0.998 and 0.3"
+            )
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the loop tells of each step: `miou` (held out) only where it was measured."""
+    """What the loop tells of each step; epochs and steps count from 1; `miou` (held out) only where it was measured."""
 
     epoch: int
     step: int
@@ -95,8 +114,9 @@ def train(
     `FOLDER/last.ckpt`, from which an interrupted run goes on.
 
     Args:
-        network: trained in place; its label space must be the data's.
-        data, holdout: labelled images; choose `holdout` from training data, never from test.
+        network: trained in place; its label space must be the data's. Outputs after those of the classes weigh 1.
+        data, holdout: labelled images; choose `holdout` from training data, never from test. Images that fill no whole
+            batch are left out of an epoch; data of fewer images than a batch are one smaller batch.
         folder: of the results; an unfinished run in it is continued.
         fabric: device, precision and processes; launched already. Default: one process on the CPU.
         on_step: called after each step, on the first process.
@@ -105,12 +125,25 @@ def train(
         The path of the best weights.
 
     Raises:
-        LabelSpaceMismatch: network and data differ. RobustsegError: the folder holds a run of another recipe.
+        LabelSpaceMismatch: network and data differ. RobustsegError: there are no images or fewer than processes, the
+            folder cannot be written, its checkpoint is torn, or it holds a run under other conditions.
     """
-    recipe = recipe or Recipe()
+    recipe, folder = recipe or Recipe(), Path(folder)
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
     for dataset, name in ((data, data.spec), (holdout, holdout.spec)):
         network.label_space.require_same(dataset.label_space, mine=network.spec, theirs=name)
-    run = _Run(network, data, holdout, Path(folder), recipe, fabric or Fabric(accelerator="cpu", devices=1))
+        if not len(dataset):
+            raise RobustsegError(f"expected labelled images, got none in '{name}'; try another split")
+    if min(recipe.batch_size, len(data)) < fabric.world_size:
+        raise RobustsegError(
+            f"expected at least one image a process in each batch, got {fabric.world_size} processes for batches of "
+            f"{min(recipe.batch_size, len(data))}; try fewer devices or a larger batch size"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RobustsegError(f"expected a folder '{folder}', got '{error.strerror}'; try another --out") from error
+    run = _Run(network, data, holdout, folder, recipe, fabric)
     run.resume()
     while run.epoch < recipe.epochs:
         for event in run.train_epoch():
@@ -136,7 +169,6 @@ class _Run:
         trained = sync_batch_norm(self.network) if fabric.world_size > 1 else self.network
         optimizer = torch.optim.AdamW(trained.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = fabric.setup(trained, optimizer)
-        folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def best_path(self) -> Path:
@@ -148,6 +180,7 @@ class _Run:
 
     def train_epoch(self) -> Iterator[Step]:
         self.model.train()
+        epoch = self.epoch + 1
         for i, batch in enumerate(self._batches()):
             step = self.epoch * self.steps_per_epoch + i
             rate = self.recipe.learning_rate * (1 - step / self.steps) ** 0.9
@@ -156,7 +189,7 @@ class _Run:
             loss = self._step(batch, step)
             last = i + 1 == self.steps_per_epoch
             miou = self._finish_epoch() if last else None
-            yield Step(self.epoch, step + 1, self.steps, loss, rate, miou)
+            yield Step(epoch, step + 1, self.steps, loss, rate, miou)
 
     def _step(self, batch: Batch, step: int) -> float:
         batch = batch.to(self.fabric.device)
@@ -164,7 +197,9 @@ class _Run:
         with torch.random.fork_rng():  # dropout draws from (seed, step, process); the caller's generator is untouched
             torch.manual_seed(hash((self.recipe.seed, step, self.fabric.global_rank)) & 0x7FFFFFFF)
             logits = self.model(images).float()
-        pixel_losses = F.cross_entropy(logits, batch.labels, self.class_weights, ignore_index=IGNORE, reduction="sum")
+        others = logits.shape[1] - len(self.class_weights)
+        class_weights = F.pad(self.class_weights, (0, others), value=1.0)
+        pixel_losses = F.cross_entropy(logits, batch.labels, class_weights, ignore_index=IGNORE, reduction="sum")
         weight = self.class_weights[batch.labels[batch.labels != IGNORE]].sum()
         whole_weight = self._over_processes(weight, "sum")
         # gradients are averaged over processes, so each loss is its share of the mean over the whole batch
@@ -216,7 +251,11 @@ class _Run:
         return miou
 
     def _keep(self, miou: float) -> None:
-        append_line(self.folder / "history.jsonl", {"epoch": self.epoch, "miou": miou, "time": time.time()})
+        path = self.folder / "history.jsonl"
+        # What a run wrote after its last checkpoint and before it was cut comes again.
+        lines = [line for line in read_lines(path) if line["epoch"] < self.epoch] if path.is_file() else []
+        lines.append({"epoch": self.epoch, "miou": miou, "time": time.time()})
+        write_whole(path, "".join(map(json_line, lines)))
         if miou > self.best:
             self.best = miou
             weights.save(
@@ -231,32 +270,72 @@ class _Run:
 
     def _save(self) -> None:
         state = {
-            "recipe": json_line(dataclasses.asdict(self.recipe)),
+            **self._conditions(),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "epoch": self.epoch,
             "best": self.best,
         }
-        part = self.checkpoint_path.with_name("last.ckpt.part")
-        torch.save(state, part)
-        part.replace(self.checkpoint_path)
+        file = io.BytesIO()
+        torch.save(state, file)
+        write_whole(self.checkpoint_path, file.getvalue())
+
+    def _conditions(self) -> dict[str, Any]:
+        """What a run keeps from its first step to its last, however often it is cut."""
+        return {
+            "recipe": json_line(dataclasses.asdict(self.recipe)),
+            "network spec": self.network.spec,
+            "data": _identity(self.data),
+            "held-out data": _identity(self.holdout),
+            "precision": str(self.fabric.strategy.precision.precision),
+            "processes": self.fabric.world_size,
+        }
 
     def resume(self) -> None:
-        """Go on where the folder's checkpoint stands, if it has one."""
+        """Go on where the folder's checkpoint stands, if it has one.
+
+        Raises:
+            RobustsegError: the checkpoint is torn, or of a run under other conditions.
+        """
         if not self.checkpoint_path.is_file():
             return
-        state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        if state["recipe"] != json_line(dataclasses.asdict(self.recipe)):
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+            parts = {name: state[name] for name in ("recipe", "network", "average", "optimizer", "epoch", "best")}
+        except Exception as error:  # there is no telling what reading a torn file raises
             raise RobustsegError(
-                f"expected the recipe of the run in '{self.folder}', got another one; "
-                f"it has {state['recipe'].strip()}; try another folder"
-            )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.best = state["epoch"], state["best"]
+                f"expected a whole checkpoint, got a torn or foreign '{self.checkpoint_path}' ({type(error).__name__}); "
+                "try another folder, or remove the file to start again"
+            ) from error
+        self._require_same_conditions(state)
+        self.network.load_state_dict(parts["network"])
+        self.average.load_state_dict(parts["average"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        if state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.epoch, self.best = parts["epoch"], parts["best"]
         log.info("resumed at epoch %d", self.epoch)
+
+    def _require_same_conditions(self, state: dict[str, Any]) -> None:
+        here = self._conditions()
+        there = {name: state.get(name, value) for name, value in here.items()}
+        for conditions in (here, there):
+            conditions.update(json.loads(conditions.pop("recipe")))
+        for name, value in here.items():
+            if there.get(name) != value:
+                raise RobustsegError(
+                    f"expected {name} {there.get(name)!r} of the run in '{self.folder}', got {value!r}; "
+                    "try another folder, or the same again"
+                )
+
+
+def _identity(data: Dataset) -> str:
+    """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
+    size = getattr(data, "size", None)
+    seen = f" at {size[0]}x{size[1]}" if size else ""
+    return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"
 
 
 class _Remembered:
