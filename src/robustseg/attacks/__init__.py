@@ -1,1 +1,1 @@
-"""Attacks: perturbations that see the network. `steps` is the one loop, `gradient` and `presets` what a spec names."""
+"""Attacks: perturbations that see the network. `steps` is the one loop; the other files hold what a spec names."""
