@@ -76,8 +76,8 @@ def compare(
     Records pair by data, perturbation, size and source; networks may differ, but where a run has several networks
     under one perturbation they pair by name. What only b measured is left out: a check against an older run goes on.
 
-    By chance alone the second run is called worse somewhere in about 2.5 of 100 pairs of runs, however many rows they
-    have, and in 5 of 100 where frames hang together over five frames or more; measured in `docs/design/intervals.md`.
+    By chance alone the second run is called worse somewhere in 0 to 4 of 100 pairs of runs, however many rows they have,
+    and in 5 to 8 of 100 where frames hang together over five frames or more; see `docs/design/intervals.md`.
 
     Args:
         records_a: the run to compare with. records_b: the run that may be worse.
