@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from robustseg.metrics import count, miou, pixel_accuracy
+from robustseg.datasets import Resized, Spread
+from robustseg.evaluation import evaluate
+from robustseg.metrics import miou, pixel_accuracy, q
 from robustseg.networks.adapters import adapt, guess_input
 from robustseg.networks.enet import ENet, own_names
 from robustseg.records import ShapeError
 from robustseg.registry import build
-from robustseg.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.types import Sample, frozen
+from robustseg.spaces import CITYSCAPES
 
 
 def test_has_the_size_of_the_paper():
@@ -85,33 +84,19 @@ def test_own_weights_come_back_and_wrong_ones_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def foreign(shared_data: Path):
-    """The network nobody here trained, and the eight aachen frames at 512x1024."""
+    """The network nobody here trained, and the eight aachen frames at 512x1024, as a run reads them."""
     folder = shared_data / "cityscapes_sample"
     weights = shared_data / "weights" / "enet_cityscapes_void.pth"
     if not weights.is_file() or not folder.is_dir():
         pytest.skip("needs the ENet weights and the Cityscapes sample")
-    table = np.full(256, 255, np.int64)
-    for label_id, train_id in CITYSCAPES_TRAIN_IDS.items():
-        table[label_id] = train_id
-    images, labels = [], []
-    for file in sorted((folder / "leftImg8bit/train/aachen").glob("*.jpg")):
-        name = file.name.replace("_leftImg8bit.jpg", "_gtFine_labelIds.png")
-        with Image.open(file) as image, Image.open(folder / "gtFine/train/aachen" / name) as ids:
-            images.append(np.array(image.convert("RGB").resize((1024, 512), Image.Resampling.BILINEAR)))
-            labels.append(table[np.array(ids.resize((1024, 512), Image.Resampling.NEAREST))])
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    return build("network", f"enet(others=1, weights='{weights}')").eval(), stacked, np.stack(labels)
-
-
-def figures(network, images, labels):
-    with torch.no_grad():
-        guesses = torch.cat([network.predict(image[None]) for image in images]).numpy()
-    return count(labels, guesses, [f"aachen_{i}" for i in range(len(images))], len(CITYSCAPES))
+    data = Resized(build("data", f"cityscapes(root='{folder}', split='train')"), (512, 1024))
+    return build("network", f"enet(others=1, weights='{weights}')").eval(), data
 
 
 @pytest.mark.slow
 def test_foreign_weights_give_their_published_figures(foreign):
-    counts = figures(*foreign)
+    counts = evaluate(*foreign).counts
+    assert len(counts.ids) == 8
     assert miou(counts) == pytest.approx(0.656, abs=0.01)
     assert pixel_accuracy(counts) == pytest.approx(0.964, abs=0.005)
     assert (counts.confusion.sum(1) > 0).sum() == 16
@@ -120,29 +105,18 @@ def test_foreign_weights_give_their_published_figures(foreign):
 
 @pytest.mark.slow
 def test_labels_tell_how_the_foreign_network_wants_its_images(foreign):
-    network, images, labels = foreign
-    samples = [Sample(images[i], torch.from_numpy(labels[i]), f"aachen_{i}") for i in (0, 5)]
-    guesses = guess_input(adapt(network, label_space=CITYSCAPES, others=1, bgr=True), samples)
+    network, data = foreign
+    guesses = guess_input(adapt(network, label_space=CITYSCAPES, others=1, bgr=True), [data[0], data[5]])
     assert guesses[0].name == "RGB in [0, 1]"
     assert guesses[0].expects.text == "others=1"
 
 
 @pytest.mark.slow
-def test_a_few_steps_of_gradient_ascent_break_the_foreign_network(foreign):
-    # Plain iterated signs, written here so that this test hangs on no attack of ours: 8/255 in five steps of 2/255.
-    network, images, labels = foreign
-    images, labels = images[:2], labels[:2]
-    clean = miou(figures(network, images, labels))
-    perturbed = images.clone()
-    with frozen(network):
-        for i in range(len(images)):
-            x, y = images[i : i + 1], torch.from_numpy(labels[i : i + 1])
-            moved = x
-            for _ in range(5):
-                moved = moved.detach().requires_grad_()
-                (step,) = torch.autograd.grad(F.cross_entropy(network(moved), y, ignore_index=255), moved)
-                moved = x + (moved + step.sign() * 2 / 255 - x).clamp(-8 / 255, 8 / 255)
-                moved = moved.clamp(0, 1)
-            perturbed[i] = moved[0].detach()
-    assert clean > 0.5
-    assert miou(figures(network, perturbed, labels)) < 0.2 * clean
+def test_a_few_steps_of_pgd_break_the_foreign_network(foreign):
+    network, data = foreign
+    two = Spread(data, 2)
+    clean = evaluate(network, two)
+    attacked = evaluate(network, two, build("perturbation", "pgd(budget='linf:8/255', steps=5, step_size='2/255')"))
+    assert miou(clean.counts) > 0.5
+    assert q(attacked.counts, clean.counts) < 0.2
+    assert max(attacked.scores["linf"]) <= 8 / 255 + 1e-6
