@@ -1,6 +1,7 @@
 """Every command in process: what it writes, and one sentence with exit code 2 for what a user can mend."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from robustseg import api, cli
 from robustseg.cli import app
-from robustseg.records import read_records
+from robustseg.networks.weights import notes_of, save
+from robustseg.records import RobustsegError, read_records
 
 NETWORK = "erfnet(classes='camvid', width=0.25)"
 DATA = "streets(scenes=3, frames=1, size='32x64')"
@@ -26,11 +29,19 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of weights: another draw of weights would be another network."""
+    path = tmp_path_factory.mktemp("network") / "erfnet.safetensors"
+    save(api.network(NETWORK), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, network: str) -> Path:
     """A finished run."""
     out = tmp_path_factory.mktemp("run")
     changes = ("--perturbation", "gaussian(rms='8/255')", "--perturbation", "fgsm(budget='linf:0/255')")
-    run("evaluate", "--network", NETWORK, "--data", DATA, *changes, "--out", str(out), "--panels", "1")
+    run("evaluate", "--network", network, "--data", DATA, *changes, "--out", str(out), "--panels", "1")
     return out
 
 
@@ -44,19 +55,10 @@ def test_evaluate_writes_records_and_summary(folder: Path) -> None:
     assert rows[1]["images"] == 3
 
 
-def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path) -> None:
+def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path, network: str) -> None:
     before = (folder / "records.jsonl").read_bytes()
-    run(
-        "evaluate",
-        "--network",
-        NETWORK,
-        "--data",
-        DATA,
-        "--perturbation",
-        "gaussian(rms='8/255')",
-        "--out",
-        str(folder),
-    )
+    change = ("--perturbation", "gaussian(rms='8/255')")
+    run("evaluate", "--network", network, "--data", DATA, *change, "--out", str(folder))
     assert (folder / "records.jsonl").read_bytes() == before
 
 
@@ -98,6 +100,73 @@ def test_train_resumes_and_its_weights_are_a_network(tmp_path: Path) -> None:
     run("evaluate", "--network", str(tmp_path / "best.safetensors"), "--data", DATA, "--out", str(tmp_path / "run"))
     (record,) = read_records(tmp_path / "run")
     assert len(next(iter(record.files.values()))) == 64
+
+
+def test_the_next_line_of_train_is_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_net_of_cli_test.py").write_text("from torch import nn\ndef build(): return nn.Conv2d(3, 11, 1)\n")
+    monkeypatch.chdir(tmp_path)
+    given = ["--network", "module('own_net_of_cli_test:build', classes='camvid')", "--data", DATA, "--holdout", DATA]
+    given += ["--crop", "32x32", "--epochs", "1", "--no-flip", "--colour", "0", "--no-balance", "--ema", "0"]
+    text = run("train", *given, "--weight-decay", "0", "--out", "own")
+    (spec,) = re.findall(r'next: robustseg evaluate --network "(.*)" …', text)
+    assert spec == "module('own_net_of_cli_test:build', classes='camvid', weights='own/best.safetensors')"
+    recipe = notes_of("own/best.safetensors")["recipe"]
+    assert [recipe[name] for name in ("flip", "balance", "colour", "ema", "weight_decay")] == [False, False, 0, 0, 0]
+    run("evaluate", "--network", spec, "--data", DATA, "--out", "own/run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--precision", "foo"), "expected a precision of 32-true"),
+        (("--devices", "0"), "expected at least 1 devices of 'cpu', got 0"),
+        (("--ema", "1"), "0 <= ema < 1"),
+        (("--weight-decay", "-1"), "a weight decay >= 0"),
+        (("--out", "/dev/null/run"), "expected a folder"),
+    ],
+)
+def test_bad_input_of_train_is_one_sentence(arguments: tuple[str, str], sentence: str, tmp_path: Path) -> None:
+    given = {"--network": NETWORK, "--data": DATA, "--holdout": DATA, "--out": str(tmp_path), "--device": "cpu"}
+    text = run("train", *(part for pair in {**given, **dict([arguments])}.items() for part in pair), code=2)
+    assert sentence in text
+    assert "error:" in text
+
+
+def test_train_uses_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("lightning_fabric.Fabric", lambda **given: asked.append(given))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    cli._fabric("cuda:1", 1, "32-true")
+    cli._fabric("cuda", 2, "bf16-mixed")
+    assert [(a["accelerator"], a["devices"]) for a in asked] == [("gpu", [1]), ("gpu", 2)]
+    for device, devices in (("cuda:1", 2), ("cuda", 5), ("mps", 2)):
+        with pytest.raises(RobustsegError, match=f"got {devices}; try --devices 1"):
+            cli._fabric(device, devices, "32-true")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "/root/x"), 2, "error: [Errno 13] Permission denied: '/root/x'"),
+        (RuntimeError("a foreign network fell"), 70, "RuntimeError: a foreign network fell"),
+        (KeyError("bug"), 70, "KeyError: 'bug'"),
+    ],
+)
+def test_what_is_unexpected_is_not_worse(
+    error: Exception, code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fall() -> None:
+        raise error
+
+    monkeypatch.setattr("robustseg.registry.table", fall)
+    monkeypatch.setattr(sys, "argv", ["robustseg", "list"])
+    monkeypatch.setattr(cli.logging, "captureWarnings", lambda on: None)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    text = capsys.readouterr().err
+    assert sentence in text
+    assert ("Traceback" in text) == (code == 70)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """The command line: parses, picks the device, draws progress, prints tables. The work is in the library.
 
 Starts without torch: `--help`, `list`, `report` and `compare` never load it.
+
+Exit codes: 0 done, 1 `compare` found worse, 2 what the user can mend (one sentence), 70 anything else (a traceback),
+130 stopped by Ctrl-C.
 """
 
 import json
 import logging
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +24,8 @@ from typer.core import TyperGroup
 from robustseg.records import RobustsegError
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from robustseg.types import Dataset, Network
 
 out, err = Console(), Console(stderr=True)
@@ -31,7 +38,7 @@ class _Group(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except RobustsegError as error:
+        except (RobustsegError, OSError) as error:
             err.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
@@ -200,16 +207,22 @@ def train(
         0.75,
         1.5,
     ),
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = True,
+    colour: Annotated[float, typer.Option(help="Largest relative change of brightness, contrast, saturation.")] = 0.3,
     learning_rate: Annotated[float, typer.Option(help="At the start; falls to 0 (poly 0.9).")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    balance: Annotated[bool, typer.Option(help="Weight rare classes more in the loss.")] = True,
+    ema: Annotated[
+        float, typer.Option(help="Decay a step of the averaged weights that are kept; 0: no average.")
+    ] = 0.998,
     check_every: Annotated[int, typer.Option(help="Epochs between two checks on the held-out data.")] = 5,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(help="How many processes, one device each.")] = 1,
+    devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
 ) -> None:
     """Train a network with labels; keeps the best by mIoU on held-out data, and goes on where it was cut."""
     import torch
-    from lightning_fabric import Fabric
 
     from robustseg import api
     from robustseg.training import Recipe, Step
@@ -220,13 +233,17 @@ def train(
         batch_size=batch_size,
         crop=_size(crop),
         scale=scale,
+        flip=flip,
+        colour=colour,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        balance=balance,
+        ema=ema,
         check_every=check_every,
         seed=seed,
     )
+    fabric = _fabric(_device(device), devices, precision)
     dataset, held_out = api.data(data), _data(holdout, None, size)
-    kind = torch.device(_device(device)).type
-    fabric = Fabric(accelerator="gpu" if kind == "cuda" else kind, devices=devices, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     with torch.random.fork_rng():  # the same first weights in every process and after every restart
         torch.manual_seed(seed)
@@ -243,7 +260,10 @@ def train(
 
         best = run(model, dataset, holdout=held_out, folder=out_dir, recipe=recipe, fabric=fabric, on_step=on_step)
     if fabric.is_global_zero:
-        out.print(f"best: {best}\nnext: robustseg evaluate --network {best} …", highlight=False)
+        spec = str(best)
+        if model.architecture.startswith("module("):  # a file names no code to import; the user does
+            spec = f'"{model.architecture[:-1]}, weights={spec!r})"'
+        out.print(f"best: {best}\nnext: robustseg evaluate --network {_plain(spec)} …", highlight=False, soft_wrap=True)
 
 
 @data_app.callback()
@@ -306,6 +326,22 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _fabric(device: str, devices: int, precision: str) -> "Fabric":
+    import torch
+    from lightning_fabric import Fabric
+
+    known = ("32-true", "bf16-mixed", "16-mixed")
+    if precision not in known:
+        raise RobustsegError(f"expected a precision of {', '.join(known)}, got '{precision}'; try 32-true")
+    place = torch.device(device)
+    most = {"cuda": 1 if place.index is not None else torch.cuda.device_count(), "mps": 1}.get(place.type)
+    if devices < 1 or (most is not None and devices > most):
+        there = f"1 to {most}" if most is not None else "at least 1"
+        raise RobustsegError(f"expected {there} devices of '{device}', got {devices}; try --devices 1")
+    chosen = devices if place.index is None or place.type == "cpu" else [place.index]
+    return Fabric(accelerator="gpu" if place.type == "cuda" else place.type, devices=chosen, precision=precision)  # type: ignore[arg-type]
+
+
 @contextmanager
 def _bar() -> Iterator[Any]:
     """A bar with the time left on stderr; yields the callback that moves it."""
@@ -355,7 +391,11 @@ def _plain(text: str) -> str:
 def main() -> None:
     """The entry point of the `robustseg` command."""
     logging.captureWarnings(True)
-    app()
+    try:
+        app()
+    except Exception:  # no fault of the user's that we know of; 1 is what `compare` says of worse networks
+        traceback.print_exc()
+        sys.exit(70)
 
 
 if __name__ == "__main__":
