@@ -18,7 +18,7 @@ from robustseg.networks.fast import fast
 from robustseg.panels import quantised
 from robustseg.records import Record, write_whole
 from robustseg.report import write_report
-from robustseg.types import Batch, ImageRng, Network, frozen
+from robustseg.types import Batch, ImageRng, Network, device_of, frozen
 
 NETWORK = "zoo:erfnet-streets"
 DATA = "streets(scenes=8, frames=1, size='192x384')"
@@ -80,7 +80,7 @@ def run_demo(
 def draw_story(network: Network) -> Image.Image:
     """One frame three times: clean, under noise, and under an attack no larger than the noise; what the network sees."""
     sample = api.data(PICTURE_DATA)[PICTURE_FRAME]
-    device = next(network.parameters()).device
+    device = device_of(network)
     batch = Batch.of([sample]).to(device)
     guide = fast(network)
     columns = []

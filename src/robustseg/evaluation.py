@@ -41,7 +41,7 @@ from robustseg.records import (
     write_whole,
 )
 from robustseg.summary import clean_of, summary, worst_images
-from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
+from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, device_of, frozen
 
 PRECISIONS = ("float32", "float64", "bfloat16")
 
@@ -319,7 +319,7 @@ class _Part:
 
 def _measure(job: _Job, batch: Batch) -> _Part:
     """Perturb one batch and count every target on it; the time is for the caller to take."""
-    device = _device(job.source)
+    device = device_of(job.source)
     batch = batch.to(device)
     dtype = torch.float64 if job.conditions.precision == "float64" else torch.float32
     images = batch.images.to(dtype, memory_format=torch.channels_last)
@@ -366,7 +366,7 @@ def _unclipped(perturbation: Perturbation) -> bool:
 
 def _predict(network: Network, images: Tensor) -> np.ndarray:
     with torch.inference_mode():
-        predictions = network.predict(images.to(_device(network)))
+        predictions = network.predict(images.to(device_of(network)))
     _require_size(network, predictions.shape, images)
     return predictions.cpu().numpy()
 
@@ -400,7 +400,7 @@ def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: d
         counts=total.counts[index],
         scores=scores,
         flags=flags,
-        device=device_name(_device(job.source)),
+        device=device_name(device_of(job.source)),
         versions=versions(),
         seconds=total.seconds,
         forwards=total.forwards,
@@ -424,7 +424,7 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
     for target, record in zip(job.targets, records, strict=True):
         clean = clean_of(record, everything)
         for drop in worst_images(record, clean, number) if clean else []:
-            batch = Batch.of([job.data[drop.position]]).to(_device(job.source))
+            batch = Batch.of([job.data[drop.position]]).to(device_of(job.source))
             images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
             with frozen(*job.networks):
                 perturbed = _perturb(job, images, batch)
@@ -436,7 +436,7 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
 
 
 def _flags(target: Network, job: _Job) -> dict[str, Any]:
-    batch = next(batches(job.data, 1)).to(_device(target))
+    batch = next(batches(job.data, 1)).to(device_of(target))
     images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
     return {**doubts(target, images, batch.labels), "not_clipped": _unclipped(job.perturbation)}
 
@@ -468,7 +468,3 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _device(network: Network) -> torch.device:
-    return next((p.device for p in network.parameters()), torch.device("cpu"))
