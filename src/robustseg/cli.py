@@ -167,13 +167,16 @@ def compare(
     from robustseg.report import compare as pair
 
     comparisons = pair(read_records(before), read_records(after))
-    table = Table("perturbation", "images", "mIoU before", "after", "difference (95 %)", "verdict", box=None)
+    table = Table("perturbation", "images", "mIoU before", "after", "difference", "verdict", box=None)
     for c in comparisons:
         low, high = c.difference.low * 100, c.difference.high * 100
         change = f"{c.difference.value * 100:+.2f} [{low:+.2f}, {high:+.2f}]"
         values = (f"{c.before * 100:.2f}", f"{c.after * 100:.2f}", _plain(change))
         table.add_row(_plain(c.perturbation), str(c.images), *values, c.verdict)
     out.print(table)
+    out.print("the intervals hold together at 95 % over all rows", highlight=False)
+    if all(c.undecided for c in comparisons):
+        err.print("warning: too few images to decide anything; try runs over at least 30", soft_wrap=True)
     if any(c.worse for c in comparisons):
         raise typer.Exit(1)
 
