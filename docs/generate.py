@@ -6,10 +6,10 @@ from pathlib import Path
 
 from robustseg import metrics, registry
 from robustseg.records import Record, read_records
-from robustseg.summary import clean_of
+from robustseg.summary import clean_of, summary
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "results" / "camvid-cpu"
+RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-clean"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -30,7 +30,22 @@ def results() -> str:
         return "_No records yet._\n"
     records = read_records(RESULTS)
     networks = list(dict.fromkeys(r.network for r in records))
-    return "\n".join([*(line for n in networks for line in _table(n, records)), _provenance(records), ""])
+    tables = [line for n in networks for line in _table(n, records)]
+    return "\n".join([*tables, _provenance(records), "", _all_frames(read_records(CLEAN)), ""])
+
+
+def _all_frames(records: list[Record]) -> str:
+    """One sentence: clean mIoU over the whole test set."""
+    figures = []
+    for row in summary(records):
+        low, high = (100 * end for end in row["interval"])
+        figures.append(f"`{row['network']}` {100 * row['miou']:.1f} % [{low:.1f}, {high:.1f}]")
+    first = records[0]
+    height, width = first.size or (0, 0)
+    return (
+        f"Clean over all {len(first.ids)} test frames at {width}x{height}: {', '.join(figures)} (95 % intervals; "
+        f'`robustseg evaluate --network … --data "{first.data}" --size {height}x{width}` at commit {first.commit}).'
+    )
 
 
 def _table(network: str, records: list[Record]) -> list[str]:
