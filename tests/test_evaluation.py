@@ -375,7 +375,7 @@ def raised(network):
 
 
 def test_healthy_networks_raise_no_flag():
-    names = {"random_output", "probabilities", "not_finite", "zero_gradients", "not_clipped"}
+    names = {"random_output", "probabilities", "not_finite", "zero_gradients", "not_clipped", "no_labels"}
     assert set(evaluate(small(), Scenes(2)).flags) == names
     assert raised(small()) == {}
     assert raised(PixelNetwork().float()) == {}  # void pixels reach no neighbour here, and are no hidden gradient
@@ -469,3 +469,21 @@ def test_two_networks_with_one_spec_are_refused():
         evaluate([one, other], Scenes())
     other.spec = "other"
     assert len(evaluate([one, other], Scenes())) == 2
+
+
+def test_data_of_void_only_is_flagged():
+    class Void(Scenes):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return Sample(sample.image, torch.full_like(sample.labels, IGNORE), sample.id)
+
+    assert raised(small()) == {}
+    assert evaluate(small(), Void(2)).flags["no_labels"] is True
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path):
+    from robustseg.records import sole_writer
+
+    with sole_writer(tmp_path), pytest.raises(RobustsegError, match="another run that writes there"):
+        evaluate(small(), Scenes(2), folder=tmp_path)
+    evaluate(small(), Scenes(2), folder=tmp_path)

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 `compare` found worse, 2 what the user can mend (one sente
 
 import json
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def demo(
     with _bar() as on_batch:
         result = run_demo(out_dir, device=_device(device), on_batch=on_batch)
     _print_summary(out_dir)
-    out.print(f"picture: {result.picture}\nreport:  {result.report}", highlight=False)
+    out.print(f"picture: {result.picture}\nreport:  {result.report}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -125,7 +126,7 @@ def evaluate(
     changes = [None, *(api.perturbation(spec) for spec in perturbation or [])]  # cheap checks come first
     dataset = _data(data, images, size)
     where = _device(device)
-    networks = [api.network(spec).to(where) for spec in dict.fromkeys(network)]
+    networks = [_network(spec).to(where) for spec in dict.fromkeys(network)]
     origin = _source(source, networks, where)
     if dry_run:
         _print_plan([c for p in changes for c in plan(networks, dataset, p, origin, conditions=conditions)])
@@ -143,7 +144,7 @@ def evaluate(
                 on_batch=on_batch,
             )
     _print_summary(out_dir)
-    out.print(f"next: robustseg report {out_dir}", highlight=False)
+    out.print(f"next: robustseg report {shlex.quote(str(out_dir))}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -154,7 +155,8 @@ def report(
     """Make one self-contained HTML page of one or more runs."""
     from robustseg.report import write_report
 
-    out.print(f"report: {write_report(folders, out_file or folders[0] / 'report.html')}", highlight=False)
+    path = write_report(folders, out_file or folders[0] / "report.html")
+    out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -170,7 +172,7 @@ def compare(
     table = Table("perturbation", "images", "mIoU before", "after", "difference", "verdict", box=None)
     for c in comparisons:
         low, high = c.difference.low * 100, c.difference.high * 100
-        change = f"{c.difference.value * 100:+.2f} [{low:+.2f}, {high:+.2f}]"
+        change = f"{c.difference.value * 100:+.2f}" + ("" if c.undecided else f" [{low:+.2f}, {high:+.2f}]")
         values = (f"{c.before * 100:.2f}", f"{c.after * 100:.2f}", _plain(change))
         table.add_row(_plain(c.perturbation), str(c.images), *values, c.verdict)
     out.print(table)
@@ -286,7 +288,11 @@ def streets(
 
     _size(size)
     path = export(out_dir, frames=frames, size=size, seed=seed)
-    out.print(f"wrote {frames} frames to {path}\nread them: camvid(root='{path}', split='test')", highlight=False)
+    out.print(
+        f"wrote {frames} frames to {path}\nread them: camvid(root='{path}', split='test')",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _data(spec: str, images: int | None, size: str | None) -> "Dataset":
@@ -299,12 +305,25 @@ def _data(spec: str, images: int | None, size: str | None) -> "Dataset":
     return Resized(dataset, _size(size)) if size else dataset
 
 
-def _source(spec: str | None, networks: "list[Network]", device: str) -> "Network | None":
+def _network(spec: str) -> "Network":
+    """Build a network; weights that nobody trained are said, and the same ones at each call, so that a cut run goes on."""
+    import torch
+
     from robustseg import api
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = api.network(spec)
+    if not built.files and not spec.startswith(("module", "transformers", "torchvision", "smp")):
+        err.print(f"warning: {_plain(spec)} has no trained weights", soft_wrap=True)
+    return built
+
+
+def _source(spec: str | None, networks: "list[Network]", device: str) -> "Network | None":
 
     if spec is None:
         return None
-    known = api.network(spec)
+    known = _network(spec)
     return next((n for n in networks if n.spec == known.spec), known.to(device))
 
 

@@ -38,6 +38,7 @@ from robustseg.records import (
     measurement_key,
     read_lines,
     read_records,
+    sole_writer,
     write_whole,
 )
 from robustseg.summary import clean_of, summary, worst_images
@@ -125,12 +126,14 @@ def evaluate(  # type: ignore[misc]  # the overloads say **options for brevity
         LabelSpaceMismatch: a network and the data do not speak of the same classes.
         RobustsegError: the data is empty, or the perturbation gave something that is no image.
     """
+    if isinstance(networks, str) or isinstance(data, str) or isinstance(perturbation, str):
+        raise RobustsegError("expected built things, got a spec; try rs.network(…), rs.data(…), rs.perturbation(…)")
     listed = [networks] if isinstance(networks, Network) else list(networks)
     jobs = _jobs(listed, data, perturbation, source, conditions or Conditions())
+    place = None if folder is None else make_folder(Path(folder))
     # the targets of all jobs, in order, are the networks in order
-    result = [
-        record for job in jobs for record in _run(job, None if folder is None else Path(folder), panels, on_batch)
-    ]
+    with sole_writer(place) if place else nullcontext():
+        result = [record for job in jobs for record in _run(job, place, panels, on_batch)]
     return result[0] if isinstance(networks, Network) else result
 
 
@@ -256,6 +259,9 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
     if total is None:
         raise RobustsegError(f"expected images in {job.data.spec}, got none")
+    flags = [
+        {**raised, "no_labels": not (total.counts[i].tp + total.counts[i].fn).any()} for i, raised in enumerate(flags)
+    ]
     records = [_record(job, index, start, total, flags[index]) for index in range(len(job.targets))]
     if folder and progress:
         records = [known or record for record, known in zip(records, found, strict=True)]

@@ -105,8 +105,8 @@ def salt_and_pepper(images: Images, *, rms: float | str, match: bool = False, rn
 
 def _strength(rms: float | str) -> float:
     size = fraction(rms)
-    if not (math.isfinite(size) and size >= 0):
-        raise SpecError(f"expected rms >= 0, got {rms}; try '8/255'")
+    if not 0 <= size <= 1:
+        raise SpecError(f"expected an rms of 0 to 1, images being in [0, 1], got {rms}; try '8/255'")
     return size
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,30 @@ def _null_for_nan(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [_null_for_nan(v) for v in data]
     return data
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Within: no other process writes a run into this folder. A process that dies gives it up.
+
+    Raises:
+        RobustsegError: another process does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; two runs in one folder are then the user's to avoid
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RobustsegError(
+            f"expected to be alone in {folder}, got another run that writes there; try another --out, or wait for it"
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def append_line(path: Path, data: Any) -> None:

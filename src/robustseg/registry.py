@@ -143,7 +143,8 @@ def parse(spec: str) -> ast.Call:
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise SpecError(f"expected a name with arguments, got '{spec}'; try \"pgd(budget='linf:8/255')\"")
+        hint = "\"enet(weights='FILE.pth')\" or \"module('package.file:build', weights='FILE.pth')\" for a checkpoint"
+        raise SpecError(f"expected a name with arguments, got '{spec}'; try robustseg list, or {hint}")
     return node
 
 
@@ -176,7 +177,8 @@ def _build(kind: str, node: ast.Call) -> Any:
         thing.spec = spec
         return thing
     if args:
-        raise SpecError(f"expected named arguments, got '{spec}'; try {_name(node)}(budget='linf:8/255')")
+        parameters = list(inspect.signature(function).parameters.values())[3 if sees_network else 1 :]
+        raise SpecError(f"expected named arguments, got '{spec}'; try {_usage(spec, parameters)}")
     from robustseg.types import Budget, fraction  # here, so that listing needs no torch
 
     readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}

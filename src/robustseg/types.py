@@ -166,6 +166,8 @@ class Budget:
             raise SpecError(f"expected the norm 'linf' or 'l2', got '{self.norm}'; try 'linf:8/255'")
         if not (math.isfinite(self.eps) and self.eps >= 0):
             raise SpecError(f"expected eps >= 0, got {self.eps}; try 'linf:8/255'")
+        if self.norm == "linf" and self.eps > 1:
+            raise SpecError(f"expected eps of 0 to 1, images being in [0, 1], got {self.eps:g}; try 'linf:8/255'")
 
     @classmethod
     def parse(cls, text: "str | Budget") -> "Budget":

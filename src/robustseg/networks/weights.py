@@ -278,10 +278,14 @@ def zoo(name: str) -> Network:
 
 
 def zoo_files() -> dict[str, Path]:
-    """Name -> file of every zoo network: of this package, of `ROBUSTSEG_ZOO`, of `zoo/` here; the first one wins."""
+    """Name -> file of every zoo network; the first one wins.
+
+    Looks into this package, the folders of `ROBUSTSEG_ZOO`, `zoo/` here, and `zoo/` of the checkout this package runs from.
+    """
     package = Path(__file__).parents[1] / "zoo"
     named = os.environ.get("ROBUSTSEG_ZOO", "")
-    folders = [package, *(Path(part).expanduser() for part in named.split(os.pathsep) if part), Path("zoo")]
+    checkout = Path(__file__).parents[3] / "zoo"
+    folders = [package, *(Path(part).expanduser() for part in named.split(os.pathsep) if part), Path("zoo"), checkout]
     found: dict[str, Path] = {}
     for folder in folders:
         for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else ():
