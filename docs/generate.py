@@ -10,6 +10,7 @@ from robustseg.summary import clean_of, summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-clean"
+FOREIGN = ROOT / "results" / "enet-foreign"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -31,7 +32,7 @@ def results() -> str:
     records = read_records(RESULTS)
     networks = list(dict.fromkeys(r.network for r in records))
     tables = [line for n in networks for line in _table(n, records)]
-    return "\n".join([*tables, _provenance(records), "", _all_frames(read_records(CLEAN)), ""])
+    return "\n".join([*tables, _provenance(records), "", _all_frames(read_records(CLEAN)), "", _foreign(), ""])
 
 
 def _all_frames(records: list[Record]) -> str:
@@ -70,6 +71,20 @@ def _cell(record: Record, records: list[Record] | None = None) -> str:
     text = f"**{100 * metrics.miou(record.counts):.1f}** ({parts[0]:.1f}, {parts[1]:.1f})"
     clean = clean_of(record, records) if records else None
     return f"{text} Q {metrics.q(record.counts, clean.counts):.2f}" if clean else text
+
+
+def _foreign() -> str:
+    """One sentence: a network nobody here trained."""
+    records = read_records(FOREIGN)
+    clean, attacked = summary(records)
+    classes = sum(v is not None for v in clean["classes"].values())
+    height, width = records[0].size or (0, 0)
+    return (
+        f"A network nobody here trained: a public ENet gives {100 * clean['miou']:.1f} % mIoU over {classes} classes on "
+        f"{clean['images']} Cityscapes frames at {width}x{height}, and {100 * attacked['miou']:.1f} % under "
+        f"`{attacked['perturbation']}` (`{clean['network']}`, commit {records[0].commit}; "
+        "these frames are from its training set, so this shows only that its input is understood)."
+    )
 
 
 def _family(spec: str) -> tuple[str, int]:
