@@ -38,7 +38,7 @@ def test_budget_text_round_trips(n, norm):
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 10**6), norm=st.sampled_from(["linf", "l2"]), eps=st.floats(0, 3))
+@given(seed=st.integers(0, 10**6), norm=st.sampled_from(["linf", "l2"]), eps=st.floats(0, 1))
 def test_projection_is_the_nearest_point(seed, norm, eps):
     generator = torch.Generator().manual_seed(seed)
     origin, images, other = (torch.randn((2, *SHAPE), generator=generator, dtype=torch.float64) for _ in range(3))
@@ -192,3 +192,9 @@ def test_a_batch_keeps_the_extras_that_all_samples_have():
     assert batch.ids == ("a", "b")
     assert set(batch.extras) == {"depth"}
     assert batch.images.shape == (2, 3, 2, 2)
+
+
+@pytest.mark.parametrize("text", ["linf:8", "linf:255/8"])
+def test_a_budget_in_gray_levels_is_a_slip(text):
+    with pytest.raises(SpecError, match="try 'linf:8/255'"):
+        Budget.parse(text)
