@@ -45,7 +45,7 @@ def _all_frames(records: list[Record]) -> str:
     height, width = first.size or (0, 0)
     return (
         f"Clean over all {len(first.ids)} test frames at {width}x{height}: {', '.join(figures)} (95 % intervals; "
-        f'`robustseg evaluate --network … --data "{first.data}" --size {height}x{width}` at commit {first.commit}).'
+        f"`results/camvid-clean/run.sh` at commit {first.commit})."
     )
 
 
@@ -82,7 +82,7 @@ def _foreign() -> str:
     return (
         f"A network nobody here trained: a public ENet gives {100 * clean['miou']:.1f} % mIoU over {classes} classes on "
         f"{clean['images']} Cityscapes frames at {width}x{height}, and {100 * attacked['miou']:.1f} % under "
-        f"`{attacked['perturbation']}` (`{clean['network']}`, commit {records[0].commit}; "
+        f"`{attacked['perturbation']}` (`results/enet-foreign/run.sh`, commit {records[0].commit}; "
         "these frames are from its training set, so this shows only that its input is understood)."
     )
 

@@ -6,7 +6,8 @@
 * `zero_gradients`: the share of image values whose loss gradient is exactly 0, where above 5 %: an attack that follows
   gradients is then weaker than it looks. True where no gradient flows at all.
 
-False is "looked at and fine".
+`robustseg.evaluation` adds `not_clipped` (the spec asks for a variant that leaves [0, 1]) and `no_labels` (no pixel of the
+data is labelled). False is "looked at and fine".
 """
 
 import torch
