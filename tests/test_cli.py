@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from robustseg import api, cli
-from robustseg.cli import app
+from robustseg.cli import app, prepare
 from robustseg.networks.weights import notes_of, save
 from robustseg.records import RobustsegError, read_records
 
@@ -136,12 +136,12 @@ def test_train_uses_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) ->
     asked: list[dict[str, object]] = []
     monkeypatch.setattr("lightning_fabric.Fabric", lambda **given: asked.append(given))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    cli._fabric("cuda:1", 1, "32-true")
-    cli._fabric("cuda", 2, "bf16-mixed")
+    prepare._fabric("cuda:1", 1, "32-true")
+    prepare._fabric("cuda", 2, "bf16-mixed")
     assert [(a["accelerator"], a["devices"]) for a in asked] == [("gpu", [1]), ("gpu", 2)]
     for device, devices in (("cuda:1", 2), ("cuda", 5), ("mps", 2)):
         with pytest.raises(RobustsegError, match=f"got {devices}; try --devices 1"):
-            cli._fabric(device, devices, "32-true")
+            prepare._fabric(device, devices, "32-true")
 
 
 @pytest.mark.parametrize(

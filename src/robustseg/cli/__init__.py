@@ -1,0 +1,26 @@
+"""The command line: parses, picks the device, draws progress, prints tables. The work is in the library.
+
+Starts without torch: `--help`, `list`, `report` and `compare` never load it.
+
+Exit codes: 0 done, 1 `compare` found worse, 2 what the user can mend (one sentence), 70 anything else (a traceback),
+130 stopped by Ctrl-C.
+"""
+
+import logging
+import sys
+import traceback
+
+from robustseg.cli import measure, prepare  # importing a module of commands adds them
+from robustseg.cli.shared import app
+
+__all__ = ["app", "main", "measure", "prepare"]
+
+
+def main() -> None:
+    """The entry point of the `robustseg` command."""
+    logging.captureWarnings(True)
+    try:
+        app()
+    except Exception:  # no fault of the user's that we know of; 1 is what `compare` says of worse networks
+        traceback.print_exc()
+        sys.exit(70)

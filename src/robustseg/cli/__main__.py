@@ -1,0 +1,5 @@
+"""`python -m robustseg.cli` is the `robustseg` command."""
+
+from robustseg.cli import main
+
+main()

@@ -1,0 +1,147 @@
+"""The commands that measure: demo, evaluate, report, compare."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from robustseg.cli.shared import (
+    DataSpec,
+    Device,
+    OutDir,
+    Size,
+    Specs,
+    app,
+    err,
+    open_data,
+    open_network,
+    out,
+    pick_device,
+    plain,
+    print_summary,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from robustseg.types import Network
+
+
+@app.command()
+def demo(
+    out_dir: OutDir = Path("demo"),
+    device: Device = "auto",
+) -> None:
+    """Measure the built-in network on the built-in streets: one table, a report, a picture."""
+    from robustseg.demo import run_demo
+
+    with progress_bar() as on_batch:
+        result = run_demo(out_dir, device=pick_device(device), on_batch=on_batch)
+    print_summary(out_dir)
+    out.print(f"picture: {result.picture}\nreport:  {result.report}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    network: Specs,
+    data: DataSpec,
+    out_dir: OutDir,
+    perturbation: Annotated[
+        list[str] | None, typer.Option(help="Perturbation spec; may be given several times.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Network that perturbations see; default: each its own.")] = None,
+    images: Annotated[int | None, typer.Option(help="Use this many images, evenly spread.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Most images at a time.")] = 4,
+    size: Size = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="float32, float64, or bfloat16 for the attack's passes.")] = "float32",
+    panels: Annotated[int, typer.Option(help="Pictures kept of the images that lose most, for each record.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
+) -> None:
+    """Measure networks on clean and perturbed images; writes records.jsonl and summary.json.
+
+    A cut run goes on when the same command is given again.
+    """
+    from robustseg import api
+    from robustseg.evaluation import Conditions, plan
+    from robustseg.evaluation import evaluate as run
+
+    conditions = Conditions(seed=seed, batch_size=batch_size, precision=precision)
+    changes = [None, *(api.perturbation(spec) for spec in perturbation or [])]  # cheap checks come first
+    dataset = open_data(data, images, size)
+    where = pick_device(device)
+    networks = [open_network(spec).to(where) for spec in dict.fromkeys(network)]
+    origin = _source(source, networks, where)
+    if dry_run:
+        _print_plan([c for p in changes for c in plan(networks, dataset, p, origin, conditions=conditions)])
+        return
+    with progress_bar() as on_batch:
+        for change in changes:
+            run(
+                networks,
+                dataset,
+                change,
+                origin,
+                conditions=conditions,
+                folder=out_dir,
+                panels=panels,
+                on_batch=on_batch,
+            )
+    print_summary(out_dir)
+    out.print(f"next: robustseg report {shlex.quote(str(out_dir))}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders, each with records.jsonl.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="Default: report.html in the first folder.")] = None,
+) -> None:
+    """Make one self-contained HTML page of one or more runs."""
+    from robustseg.report import write_report
+
+    path = write_report(folders, out_file or folders[0] / "report.html")
+    out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="Run folder of the old network.")],
+    after: Annotated[Path, typer.Argument(help="Run folder of the new network.")],
+) -> None:
+    """Pair two runs image by image; exit code 1 if the second is significantly worse anywhere."""
+    from robustseg.records import read_records
+    from robustseg.report import compare as pair
+
+    comparisons = pair(read_records(before), read_records(after))
+    table = Table("perturbation", "images", "mIoU before", "after", "difference", "verdict", box=None)
+    for c in comparisons:
+        low, high = c.difference.low * 100, c.difference.high * 100
+        change = f"{c.difference.value * 100:+.2f}" + ("" if c.undecided else f" [{low:+.2f}, {high:+.2f}]")
+        values = (f"{c.before * 100:.2f}", f"{c.after * 100:.2f}", plain(change))
+        table.add_row(plain(c.perturbation), str(c.images), *values, c.verdict)
+    out.print(table)
+    out.print("the intervals hold together at 95 % over all rows", highlight=False)
+    if all(c.undecided for c in comparisons):
+        err.print("warning: too few images to decide anything; try runs over at least 30", soft_wrap=True)
+    if any(c.worse for c in comparisons):
+        raise typer.Exit(1)
+
+
+def _source(spec: str | None, networks: "list[Network]", device: str) -> "Network | None":
+
+    if spec is None:
+        return None
+    known = open_network(spec)
+    return next((n for n in networks if n.spec == known.spec), known.to(device))
+
+
+def _print_plan(costs: list[Any]) -> None:
+    table = Table("perturbation", "source", "forwards", "backwards", "minutes", box=None)
+    for cost in costs:
+        row = (str(cost.forwards), str(cost.backwards), f"{cost.seconds / 60:.1f}")
+        table.add_row(plain(cost.perturbation), plain(cost.source), *row)
+    out.print(table)
+    minutes, memory = sum(c.seconds for c in costs) / 60, max(c.memory for c in costs) / 2**30
+    out.print(f"in all {minutes:.1f} minutes and {memory:.1f} GiB, judged by the first batch", highlight=False)

@@ -1,0 +1,171 @@
+"""The commands around a measurement: list, doctor, train, data."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from robustseg.cli.shared import (
+    DataSpec,
+    Device,
+    OutDir,
+    app,
+    data_app,
+    err,
+    open_data,
+    out,
+    parse_size,
+    pick_device,
+    plain,
+)
+from robustseg.records import RobustsegError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="network, data, perturbation or monitor")] = None,
+) -> None:
+    """List what a spec may name: networks, data sets, perturbations."""
+    from robustseg import registry
+    from robustseg.records import SpecError
+
+    kinds = sorted(set(registry.KINDS.values()))
+    if kind is not None and kind not in kinds:
+        raise SpecError(f"expected one of {', '.join(kinds)}, got '{kind}'")
+    table = Table("kind", "name", "what it is", box=None, header_style="bold")
+    for entry in sorted(registry.table().values()):
+        if kind in (None, entry.kind):
+            table.add_row(entry.kind, entry.name, plain(entry.summary))
+    out.print(table)
+
+
+@app.command()
+def doctor(
+    data: DataSpec,
+    network: Annotated[str | None, typer.Option(help="Also try this network on a few images.")] = None,
+) -> None:
+    """Say in plain words what a data set (and a network on it) looks like, and what is missing."""
+    from robustseg.doctor import examine
+
+    findings = examine(data, network=network)
+    for line in findings.lines:
+        out.print(plain(line), highlight=False, soft_wrap=True)
+    if not findings.ok:
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Option(help="Network spec.")],
+    data: DataSpec,
+    holdout: Annotated[str, typer.Option(help="Data spec to choose the best weights on; never the test data.")],
+    out_dir: OutDir,
+    size: Annotated[str | None, typer.Option(help="Resize the held-out images to HxW.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 60,
+    batch_size: Annotated[int, typer.Option(help="Images a step, over all devices.")] = 12,
+    crop: Annotated[str, typer.Option(help="Size HxW that the network sees.")] = "180x240",
+    scale: Annotated[tuple[float, float], typer.Option(help="Range of the random factor on the image size.")] = (
+        0.75,
+        1.5,
+    ),
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = True,
+    colour: Annotated[float, typer.Option(help="Largest relative change of brightness, contrast, saturation.")] = 0.3,
+    learning_rate: Annotated[float, typer.Option(help="At the start; falls to 0 (poly 0.9).")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    balance: Annotated[bool, typer.Option(help="Weight rare classes more in the loss.")] = True,
+    ema: Annotated[
+        float, typer.Option(help="Decay a step of the averaged weights that are kept; 0: no average.")
+    ] = 0.998,
+    check_every: Annotated[int, typer.Option(help="Epochs between two checks on the held-out data.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+) -> None:
+    """Train a network with labels; keeps the best by mIoU on held-out data, and goes on where it was cut."""
+    import torch
+
+    from robustseg import api
+    from robustseg.training import Recipe, Step
+    from robustseg.training import train as run
+
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        crop=parse_size(crop),
+        scale=scale,
+        flip=flip,
+        colour=colour,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        balance=balance,
+        ema=ema,
+        check_every=check_every,
+        seed=seed,
+    )
+    fabric = _fabric(pick_device(device), devices, precision)
+    dataset, held_out = api.data(data), open_data(holdout, None, size)
+    fabric.launch()
+    with torch.random.fork_rng():  # the same first weights in every process and after every restart
+        torch.manual_seed(seed)
+        model = api.network(network)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:
+        task = progress.add_task("training", total=None)
+
+        def on_step(step: Step) -> None:
+            text = f"epoch {step.epoch} loss {step.loss:.3f}"
+            progress.update(task, description=text, completed=step.step, total=step.steps)
+            if step.miou is not None:
+                progress.console.print(f"epoch {step.epoch}: held-out mIoU {step.miou:.2%}", highlight=False)
+
+        best = run(model, dataset, holdout=held_out, folder=out_dir, recipe=recipe, fabric=fabric, on_step=on_step)
+    if fabric.is_global_zero:
+        spec = str(best)
+        if model.architecture.startswith("module("):  # a file names no code to import; the user does
+            spec = f'"{model.architecture[:-1]}, weights={spec!r})"'
+        out.print(f"best: {best}\nnext: robustseg evaluate --network {plain(spec)} …", highlight=False, soft_wrap=True)
+
+
+@data_app.callback()
+def _data_verbs() -> None:
+    """Write a procedural data set to a folder."""
+
+
+@data_app.command()
+def streets(
+    out_dir: OutDir,
+    frames: Annotated[int, typer.Option(help="How many frames.")] = 8,
+    size: Annotated[str, typer.Option(help="Size HxW.")] = "256x512",
+    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+) -> None:
+    """Render street video with labels, depth (millimetres, 16 bit) and poses, in the SegNet layout."""
+    from robustseg.datasets.streets import export
+
+    parse_size(size)
+    path = export(out_dir, frames=frames, size=size, seed=seed)
+    out.print(
+        f"wrote {frames} frames to {path}\nread them: camvid(root='{path}', split='test')",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _fabric(device: str, devices: int, precision: str) -> "Fabric":
+    import torch
+    from lightning_fabric import Fabric
+
+    known = ("32-true", "bf16-mixed", "16-mixed")
+    if precision not in known:
+        raise RobustsegError(f"expected a precision of {', '.join(known)}, got '{precision}'; try 32-true")
+    place = torch.device(device)
+    most = {"cuda": 1 if place.index is not None else torch.cuda.device_count(), "mps": 1}.get(place.type)
+    if devices < 1 or (most is not None and devices > most):
+        there = f"1 to {most}" if most is not None else "at least 1"
+        raise RobustsegError(f"expected {there} devices of '{device}', got {devices}; try --devices 1")
+    chosen = devices if place.index is None or place.type == "cpu" else [place.index]
+    return Fabric(accelerator="gpu" if place.type == "cuda" else place.type, devices=chosen, precision=precision)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""What the commands share: the app, the options, how specs become things, how progress and tables look."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.core import TyperGroup
+
+from robustseg.records import RobustsegError
+
+if TYPE_CHECKING:
+    from robustseg.types import Dataset, Network
+
+out, err = Console(), Console(stderr=True)
+
+
+class _Group(TyperGroup):
+    """Turns the errors that a user can mend into one sentence and exit code 2, and Ctrl-C into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (RobustsegError, OSError) as error:
+            err.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True)
+            raise SystemExit(2) from error
+        except KeyboardInterrupt:
+            err.print("stopped; the same command goes on from here")
+            raise SystemExit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How far noise and attacks break a semantic segmentation network: measure, train, compare.",
+)
+data_app = typer.Typer(cls=_Group, no_args_is_help=True, help="Write a procedural data set to a folder.")
+app.add_typer(data_app, name="data")
+
+Specs = Annotated[list[str], typer.Option("--network", help="Network spec; may be given several times.")]
+DataSpec = Annotated[str, typer.Option("--data", help="Data spec, for example \"camvid(root='…', split='test')\".")]
+Size = Annotated[str | None, typer.Option(help="Resize images and labels to HxW before anything else.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
+OutDir = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+
+
+def open_data(spec: str, images: int | None, size: str | None) -> "Dataset":
+    from robustseg import api
+    from robustseg.datasets import Resized, Spread
+
+    dataset = api.data(spec)
+    if images is not None:
+        dataset = Spread(dataset, images)
+    return Resized(dataset, parse_size(size)) if size else dataset
+
+
+def open_network(spec: str) -> "Network":
+    """Build a network; weights that nobody trained are said, and the same ones at each call, so that a cut run goes on."""
+    import torch
+
+    from robustseg import api
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = api.network(spec)
+    if not built.files and not spec.startswith(("module", "transformers", "torchvision", "smp")):
+        err.print(f"warning: {plain(spec)} has no trained weights", soft_wrap=True)
+    return built
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    from robustseg.records import SpecError
+
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise SpecError(f"expected a size HxW, got '{text}'; try 180x240 (height first)")
+    return int(height), int(width)
+
+
+def pick_device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise RobustsegError(f"expected a device of this machine, got '{name}'; try --device cpu") from error
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar with the time left on stderr; yields the callback that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        tasks: dict[tuple[str, str], Any] = {}
+
+        def on_batch(step: Any) -> None:
+            key = (step.perturbation, step.source)
+            if key not in tasks:
+                tasks[key] = progress.add_task(plain(step.perturbation), total=step.total)
+            progress.update(tasks[key], completed=step.done)
+
+        yield on_batch
+
+
+def print_summary(folder: Path) -> None:
+    table = Table(
+        "network", "source", "perturbation", "images", "mIoU %", "Q", "accuracy %", "RMS /255", "flags", box=None
+    )
+    for row in json.loads((folder / "summary.json").read_text()):
+        origin = "itself" if row["source"] == row["network"] else row["source"]
+        cells = [row["network"], origin, row["perturbation"], str(row["images"]), number(row["miou"], 100)]
+        cells += [number(row["q"], 1, 3), number(row["pixel_accuracy"], 100), number(row["rms"], 255, 2)]
+        table.add_row(*map(plain, cells), ", ".join(row["flags"]))
+    out.print(table)
+
+
+def number(value: float | None, factor: float, digits: int = 1) -> str:
+    return "" if value is None else f"{value * factor:.{digits}f}"
+
+
+def plain(text: str) -> str:
+    return text.replace("[", "\\[")
