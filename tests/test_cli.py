@@ -55,6 +55,13 @@ def test_evaluate_writes_records_and_summary(folder: Path) -> None:
     assert rows[1]["images"] == 3
 
 
+def test_evaluate_prints_the_worst_of_all_that_was_tried(network: str, tmp_path: Path) -> None:
+    changes = [text for name in ("fgsm", "llcm") for text in ("--perturbation", f"{name}(budget='linf:8/255')")]
+    text = run("evaluate", "--network", network, "--data", DATA, *changes, "--out", str(tmp_path), "--panels", "0")
+    assert re.search(r"none below % .* linf:8/255 2 records \d", text)
+    assert len(json.loads((tmp_path / "summary.json").read_text())) == 3
+
+
 def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path, network: str) -> None:
     before = (folder / "records.jsonl").read_bytes()
     change = ("--perturbation", "gaussian(rms='8/255')")
@@ -81,6 +88,7 @@ def test_report_and_compare(folder: Path) -> None:
 def test_list_and_doctor() -> None:
     assert "pgd" in run("list", "perturbation")
     assert "3 images" in run("doctor", "--data", DATA)
+    assert "class_pixels=(" in run("doctor", "--data", DATA, "--all")
 
 
 def test_streets_are_written_and_read_back(tmp_path: Path) -> None:

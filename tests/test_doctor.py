@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import trees
+from robustseg import registry
 from robustseg.doctor import examine
 from robustseg.networks.adapters import adapt
 from robustseg.records import LabelSpace
@@ -161,3 +163,13 @@ def test_what_is_wrong_with_a_network_is_said():
     assert ok
     assert "no better than guessing" in text
     assert "expected a known network, got 'ernet'; try erfnet" in "\n".join(examine(Blocks(), "ernet").lines)
+
+
+def test_the_pixels_of_each_class_are_said_as_the_attack_takes_them():
+    data = Blocks(25)
+    assert "class_pixels" not in "\n".join(examine(data, samples=20).lines)
+    (line,) = (line for line in examine(data, samples=None).lines if "class_pixels" in line)
+    pixels = np.bincount(np.concatenate([data[i].labels.numpy().ravel() for i in range(25)]), minlength=4)
+    argument = re.search(r"class_pixels=\(.*?\)", line)[0]
+    attack = registry.build("perturbation", f"sea(budget='linf:8/255', {argument})")
+    assert attack.arguments["class_pixels"] == tuple(pixels.tolist())

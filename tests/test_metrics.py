@@ -1,5 +1,6 @@
 """Metrics: counts equal a plain loop and torchmetrics exactly; policies, sequences and intervals."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -255,3 +256,82 @@ def test_counting_is_fast_enough_for_cityscapes() -> None:
         metrics.count(labels, predictions, ids, 19)
         seconds = min(seconds, time.process_time() - start)
     assert seconds * 50 < 20
+
+
+def members(number: int, images: int, seed: int) -> list[Counts]:
+    """Several predictions of the same labels; each member is good at other classes."""
+    labels, _, ids = maps(images, 3, 4, seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    wrong = [(rng.random(K)[np.minimum(labels, K - 1)] < rng.random(labels.shape)) for _ in range(number)]
+    found = [np.where(w, rng.integers(0, K + 1, labels.shape), labels) for w in wrong]
+    return [metrics.count(labels, guess, ids, K) for guess in found]
+
+
+def chosen(runs: list[Counts], choice: tuple[int, ...]) -> Counts:
+    tp, fp, fn = (np.stack([getattr(runs[m], name)[i] for i, m in enumerate(choice)]) for name in ("tp", "fp", "fn"))
+    return Counts(runs[0].ids, np.zeros((K, K + 1), np.int64), tp, fp, fn)
+
+
+@pytest.mark.parametrize(("number", "images"), [(1, 4), (2, 6), (3, 5), (4, 4), (3, 1)])
+def test_the_worst_mean_iou_against_every_choice(number: int, images: int) -> None:
+    best = []
+    for seed in range(10):
+        runs = members(number, images, seed)
+        every = [metrics.miou(chosen(runs, c)) for c in itertools.product(range(number), repeat=images)]
+        found = metrics.worst(runs)
+        assert found.miou == pytest.approx(metrics.miou(chosen(runs, tuple(found.choice))), abs=1e-12)
+        assert found.bound <= min(every) + 1e-12
+        assert min(every) - 1e-12 <= found.miou <= min(metrics.miou(r) for r in runs) + 1e-12
+        best.append(found.miou <= min(every) + 1e-12)
+        rows = range(images)
+        fewest = sum(min(int(r.tp[i].sum()) for r in runs) for i in rows) / int((runs[0].tp + runs[0].fn).sum())
+        assert metrics.worst_pixel_accuracy(runs) == pytest.approx(fewest, abs=1e-15)
+    assert sum(best) >= 7  # greedy is not exact, but mostly it is on so few
+
+
+def test_with_one_class_the_bound_of_the_worst_mean_iou_is_the_optimum() -> None:
+    rng = np.random.default_rng(0)
+    labelled = rng.integers(5, 50, (7, 1))
+    runs = []
+    for _ in range(3):
+        tp = rng.integers(0, labelled + 1)
+        runs.append(Counts(tuple("abcdefg"), np.zeros((1, 2), np.int64), tp, rng.integers(0, 9, (7, 1)), labelled - tp))
+    found = metrics.worst(runs)
+    ratios = []
+    for choice in itertools.product(range(3), repeat=7):
+        tp, fp, fn = (sum(int(getattr(runs[m], n)[i, 0]) for i, m in enumerate(choice)) for n in ("tp", "fp", "fn"))
+        ratios.append(tp / (tp + fp + fn))
+    assert found.bound == pytest.approx(min(ratios), abs=1e-15)
+
+
+def test_more_members_lower_the_bound_and_order_of_images_hardly_matters() -> None:
+    runs = members(4, 60, 0)
+    found = [metrics.worst(runs[:n]) for n in (1, 2, 3, 4)]
+    assert all(more.bound < less.bound and more.miou < less.miou for less, more in itertools.pairwise(found))
+    assert (found[0].miou, found[0].bound) == pytest.approx((metrics.miou(runs[0]),) * 2)
+    assert metrics.worst(runs, seed=1).miou == pytest.approx(found[-1].miou, abs=0.01)
+
+
+def test_the_worst_of_nothing_labelled_is_absent_and_of_different_images_refused() -> None:
+    nothing = metrics.count(np.full((2, 3, 3), IGNORE), np.zeros((2, 3, 3), int), ["a", "b"], K)
+    assert math.isnan(metrics.worst([nothing, nothing]).miou)
+    assert math.isnan(metrics.worst_pixel_accuracy([nothing]))
+    other = members(1, 2, 0)[0]
+    for wrong in ([], [other, nothing], [other, members(1, 2, 1)[0]]):
+        with pytest.raises(RobustsegError, match="over the same images"):
+            metrics.worst(wrong)
+
+
+def test_the_worst_of_many_members_over_many_images_takes_seconds() -> None:
+    rng = np.random.default_rng(0)
+    labelled = rng.integers(0, 2000, (1500, 150))
+    runs = []
+    for _ in range(4):
+        tp = rng.integers(0, labelled + 1)
+        fp = rng.integers(0, 500, labelled.shape)
+        ids = tuple(map(str, range(1500)))
+        runs.append(Counts(ids, np.zeros((150, 151), np.int64), tp, fp, labelled - tp))
+    start = time.perf_counter()
+    found = metrics.worst(runs)
+    assert time.perf_counter() - start < 10
+    assert found.bound < found.miou

@@ -107,6 +107,10 @@ def _look(data: Dataset, samples: int | None, on_sample: Callable[[int, int], No
     if len(seen.broken) > 5:
         lines.append(f"Problem: {len(seen.broken) - 5} more of the images read cannot be used.")
     described = _describe(seen, data.label_space) if readable else []
+    if len(readable) == total:
+        described.append(
+            f"Pixels of each class, for the attack sea: class_pixels=({', '.join(map(str, seen.pixels))})."
+        )
     return lines + described, readable if seen.pixels.any() else []
 
 

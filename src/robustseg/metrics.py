@@ -142,6 +142,97 @@ def q(perturbed: Counts, clean: Counts, images: Indices | None = None, *, absent
     return miou(perturbed, images, absent=absent) / below if below > 0 else math.nan
 
 
+class Worst(NamedTuple):
+    """The worst mIoU that was found over a set: which member each image takes, the mIoU, and what none can be below.
+
+    Args:
+        choice: int64 `[n]`, the position of a member.
+        miou: of that choice.
+        bound: no choice has a smaller mIoU; the smallest lies between `bound` and `miou`.
+    """
+
+    choice: np.ndarray
+    miou: float
+    bound: float
+
+
+def worst(members: Sequence[Counts], *, seed: int = 0) -> Worst:
+    """Give each image the member that makes the pooled mIoU of the whole set small; classes are those of the labels.
+
+    Greedy: all images start at the member with the smallest mIoU; in a shuffled order each takes the member that makes
+    the mIoU of the set smallest, until a round gains less than 1e-6. Bound: for one class alone the smallest
+    `sum tp / sum (tp + fp + fn)` is found exactly, and the mean of these minima is at most the mIoU of any choice.
+
+    Args:
+        members: counts of the same images under several perturbations. seed: of the order.
+
+    Returns:
+        The choice with its mIoU and bound; both are NaN where nothing is labelled.
+
+    Raises:
+        RobustsegError: there is no member, or they are not over the same images and labels.
+
+    Source: Croce, Singh, Hein, ECCV 2024 (greedy); Dinkelbach, Management Science 1967 (the minimum of a ratio).
+    """
+    _require_same_labels(members)
+    labelled = (members[0].tp + members[0].fn).sum(0) > 0
+    tp = np.stack([m.tp for m in members])[..., labelled]
+    union = np.stack([m.tp + m.fp + m.fn for m in members])[..., labelled]
+    images = len(members[0].ids)
+    if not labelled.any():
+        return Worst(np.zeros(images, np.int64), math.nan, math.nan)
+    alone = (tp.sum(1) / union.sum(1)).mean(1)
+    choice = np.full(images, alone.argmin())
+    above, below = tp[choice[0]].sum(0), union[choice[0]].sum(0)
+    order, before, now = np.random.default_rng(seed), math.inf, float(alone.min())
+    while before - now >= 1e-6:
+        before = now
+        for i in order.permutation(images):
+            own = choice[i]
+            tops, bottoms = above - tp[own, i] + tp[:, i], below - union[own, i] + union[:, i]
+            values = (tops / bottoms).mean(1)
+            best = values.argmin()
+            if values[best] < values[own]:  # of equals the own one stays
+                choice[i], above, below = best, tops[best], bottoms[best]
+        now = float((above / below).mean())
+    minima = [_smallest_ratio(tp[..., c], union[..., c]) for c in range(tp.shape[2])]
+    return Worst(
+        choice, now, min(now, float(np.mean(minima)))
+    )  # they may differ in the last digit where both are exact
+
+
+def _smallest_ratio(tops: np.ndarray, bottoms: np.ndarray) -> float:
+    """The smallest `sum tops / sum bottoms` over all choices of one row a column, `[m, n]` each."""
+    before, now, rows = math.inf, tops[0].sum() / bottoms[0].sum(), np.arange(tops.shape[1])
+    while now < before:
+        choice = (tops - now * bottoms).argmin(0)
+        before, now = now, tops[choice, rows].sum() / bottoms[choice, rows].sum()
+    return float(min(before, now))
+
+
+def worst_pixel_accuracy(members: Sequence[Counts]) -> float:
+    """Share of labelled pixels that are right where each image takes the member with the fewest; NaN without labels.
+
+    Raises:
+        RobustsegError: there is no member, or they are not over the same images and labels.
+    """
+    _require_same_labels(members)
+    labelled = int((members[0].tp + members[0].fn).sum())
+    fewest = np.stack([m.tp.sum(1) for m in members]).min(0)
+    return float(fewest.sum() / labelled) if labelled else math.nan
+
+
+def _require_same_labels(members: Sequence[Counts]) -> None:
+    first = members[0] if members else None
+    if first is None or any(
+        m.ids != first.ids or not np.array_equal(m.tp + m.fn, first.tp + first.fn) for m in members
+    ):
+        raise RobustsegError(
+            f"expected counts over the same images and labels, got {len(members)} that differ; "
+            "try runs with the same --images, --size and data spec"
+        )
+
+
 def psnr(rms: Sequence[float] | np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB: the mean over images of `-20 log10(rms)`, images in [0, 1].
 

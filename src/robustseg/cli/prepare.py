@@ -47,11 +47,12 @@ def list_names(
 def doctor(
     data: DataSpec,
     network: Annotated[str | None, typer.Option(help="Also try this network on a few images.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Read every image, not 20 of them.")] = False,
 ) -> None:
     """Say in plain words what a data set (and a network on it) looks like, and what is missing."""
     from robustseg.doctor import examine
 
-    findings = examine(data, network=network)
+    findings = examine(data, network=network, samples=None if everything else 20)
     for line in findings.lines:
         out.print(plain(line), highlight=False, soft_wrap=True)
     if not findings.ok:

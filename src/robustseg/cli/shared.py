@@ -123,6 +123,19 @@ def print_summary(folder: Path) -> None:
         cells += [number(row["q"], 1, 3), number(row["pixel_accuracy"], 100), number(row["rms"], 255, 2)]
         table.add_row(*map(plain, cells), ", ".join(row["flags"]))
     out.print(table)
+    _print_worst(folder)
+
+
+def _print_worst(folder: Path) -> None:
+    from robustseg.records import read_records
+    from robustseg.report import worst_cases
+
+    table = Table("network", "within", "worst of", "mIoU %", "none below %", "accuracy %", box=None)
+    for case in worst_cases(read_records(folder)):
+        figures = (number(v, 100) for v in (case.miou, case.bound, case.pixel_accuracy))
+        table.add_row(plain(case.network), case.budget, f"{len(case.tried)} records", *figures)
+    if table.rows:
+        out.print(table)
 
 
 def number(value: float | None, factor: float, digits: int = 1) -> str:

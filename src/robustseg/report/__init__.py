@@ -3,5 +3,15 @@
 from robustseg.report.compare import Comparison, compare
 from robustseg.report.figures import q_figure, recall_figure
 from robustseg.report.page import page, write_report
+from robustseg.report.worst import WorstCase, worst_cases
 
-__all__ = ["Comparison", "compare", "page", "q_figure", "recall_figure", "write_report"]
+__all__ = [
+    "Comparison",
+    "WorstCase",
+    "compare",
+    "page",
+    "q_figure",
+    "recall_figure",
+    "worst_cases",
+    "write_report",
+]

@@ -13,7 +13,7 @@ from PIL import Image
 from robustseg import metrics
 from robustseg.panels import Panel, read_caption, read_panel, tiles
 from robustseg.records import Record, RobustsegError, json_line, read_records, write_whole
-from robustseg.report import tables, words
+from robustseg.report import tables, words, worst
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
 from robustseg.summary import clean_of
 
@@ -110,6 +110,7 @@ def _group(group: tables.Group, panels: Sequence[Path], number: int) -> str:
         f'<section><h2 id="data-{number}">{escape(_title(group))}</h2><dl class="facts">{listed}</dl>'
         + _strength(group)
         + _measurements(group)
+        + _worst_cases(group)
         + _sequences(group)
         + _classes(group)
         + _road_users(group)
@@ -140,6 +141,18 @@ def _measurements(group: tables.Group) -> str:
         "pixels that keep their clean prediction. RMS: mean over the images; L∞: the largest; PSNR: mean over the images "
         "that were changed. Passes: forward and backward, one image each. A click on a column sorts.</p>"
         + _table(tables.measurements(group), group)
+    )
+
+
+def _worst_cases(group: tables.Group) -> str:
+    table = worst.table(group)
+    if table is None:
+        return ""
+    return (
+        "<h3>The worst of all that was tried</h3>"
+        '<p class="note">For each budget over every record with images within it, weaker ones and noise included. Worst mIoU: '
+        "each image takes the record that makes the pooled mIoU lowest (a greedy search; no choice of records is below the "
+        "figure beside it). Worst pixels right: each image takes the record with the fewest.</p>" + _table(table, group)
     )
 
 
