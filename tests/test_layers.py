@@ -15,7 +15,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"summary", "registry", "provenance"},
     {"losses", "geometry"},
     {"attacks", "networks", "datasets", "noise"},
-    {"training", "doctor", "flags"},
+    {"training", "monitor", "doctor", "flags"},
     {"evaluation", "api"},
     {"report", "testing"},
     {"demo"},

@@ -1,0 +1,1 @@
+"""Networks that watch each other: which of them is under attack, where, and what to answer instead."""

@@ -1,0 +1,152 @@
+"""Which of three networks is under attack, told from where they differ.
+
+    d = D(g(teacher), g(adaptive)) - D(g(student), g(adaptive))
+
+with g the argmax of each pixel and D the share of pixels that differ. The adaptive network (A) was trained to label as the
+teacher (T) does while its inner features keep away from those of the student (S), so an attack on either of the two
+moves A less than its victim: a large d speaks against T, a small one against S. All scores here are means over a tile
+of pixels of the same difference map; a whole image is one tile.
+
+Source: Baer, Klingner, Varghese, Hueger, Schlicht, Fingscheidt, CVPRW 2020.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustseg.records import SpecError
+from robustseg.types import Logits, PerImage
+
+MEMBERS = ("teacher", "student", "adaptive")
+
+Threshold = float | tuple[float | None, float | None]
+"""One number, the paper's rule: `d >= it` speaks against T, all else against S. Or two, with quiet between them:
+`d <= low` speaks against S, `d >= high` against T; None on a side never speaks."""
+
+
+class Verdict(NamedTuple):
+    """What three networks say of each other, one entry an image.
+
+    Args:
+        scores: `[b]`, the d of the tile whose d is farthest from 0: positive speaks against T, negative against S; NaN
+            where a member failed.
+        attacked: `teacher`, `student` or `none`; `unknown` where a member failed.
+        alarm: bool `[b]`, an attack was noticed. Under one threshold, where S is blamed for all that does not speak
+            against T, only `teacher` is an alarm.
+        labels: int64 `[b, h, w]`, the corrected answer; 255 where no member answered.
+        disagreement: `[b, h, w]`, 0 to 1: the share of pairs of members that label the pixel differently.
+        tiles: `[b, rows, columns]`, d of each tile.
+        failed: the members that gave NaN or infinity, raised, or answered another shape.
+    """
+
+    scores: Tensor
+    attacked: list[str]
+    alarm: Tensor
+    labels: Tensor
+    disagreement: Tensor
+    tiles: Tensor
+    failed: list[tuple[str, ...]]
+
+    @property
+    def suspicion(self) -> dict[str, PerImage]:
+        """How much speaks against T and against S, `[b]` each, larger is more suspicious: the extreme tiles."""
+        return {"against_teacher": self.tiles.amax((1, 2)), "against_student": -self.tiles.amin((1, 2))}
+
+
+def pixel_hamming(first: Logits, second: Logits) -> Tensor:
+    """1 where the labels differ, 0 elsewhere, `[b, h, w]`. No gradient."""
+    return (first.argmax(1) != second.argmax(1)).to(first.dtype)
+
+
+def pixel_variation(first: Logits, second: Logits) -> Tensor:
+    """Total variation of the posteriors, `sum |p - q| / 2`, `[b, h, w]`, 0 to 1: the soft Hamming distance."""
+    return (_posteriors(first) - _posteriors(second)).abs().sum(1) / 2
+
+
+def pixel_kl(first: Logits, second: Logits) -> Tensor:
+    """Symmetric Kullback-Leibler divergence of the posteriors, `(KL(p, q) + KL(q, p)) / 2`, `[b, h, w]`."""
+    p, q = (logits.contiguous().log_softmax(1) for logits in (first, second))
+    return ((p.exp() - q.exp()) * (p - q)).sum(1) / 2
+
+
+def pixel_cosine(first: Logits, second: Logits) -> Tensor:
+    """`1 - cos(p, q)` of the posteriors, `[b, h, w]`, 0 to 1."""
+    return 1 - F.cosine_similarity(_posteriors(first), _posteriors(second), dim=1)
+
+
+DISTANCES = {"hamming": pixel_hamming, "kl": pixel_kl, "cosine": pixel_cosine}
+"""How two answers differ at a pixel. The last two go by posteriors, not by labels alone, and have gradients."""
+
+
+def _posteriors(logits: Tensor) -> Tensor:
+    return logits.contiguous().softmax(1)
+
+
+def difference(teacher: Logits, student: Logits, adaptive: Logits, *, distance: str, soft: bool = False) -> Tensor:
+    """What d is the mean of: `D(T, A) - D(S, A)` at each pixel, `[b, h, w]`.
+
+    Args:
+        teacher, student, adaptive: logits `[b, k, h, w]`.
+        distance: a name of `DISTANCES`.
+        soft: with a gradient: `pixel_variation` in place of `hamming`.
+    """
+    between = pixel_variation if soft and distance == "hamming" else DISTANCES[distance]
+    return between(teacher, adaptive) - between(student, adaptive)
+
+
+def tiled(values: Tensor, tile: int | None) -> Tensor:
+    """Means over tiles of `tile` x `tile` pixels, `[b, h, w] -> [b, rows, columns]`; tiles at the edge may be smaller.
+
+    None is one tile, the image.
+    """
+    if tile is None:
+        return values.mean((1, 2), keepdim=True)
+    height, width = values.shape[1:]
+    padded = F.pad(values, (0, -width % tile, 0, -height % tile))
+    inside = F.pad(torch.ones_like(values[:1]), (0, -width % tile, 0, -height % tile))
+    return _sums(padded, tile) / _sums(inside, tile)
+
+
+def _sums(values: Tensor, tile: int) -> Tensor:
+    b, h, w = values.shape
+    return values.view(b, h // tile, tile, w // tile, tile).sum((2, 4))
+
+
+def untiled(values: Tensor, tile: int | None, size: tuple[int, int]) -> Tensor:
+    """The value of its tile at each pixel, `[b, rows, columns] -> [b, h, w]`: the way back from `tiled`."""
+    height, width = size
+    if tile is None:
+        return values.expand(-1, height, width)
+    return values.repeat_interleave(tile, 1).repeat_interleave(tile, 2)[:, :height, :width]
+
+
+def bounds(threshold: Threshold) -> tuple[float, float]:
+    """`(low, high)`: S is blamed at or below the first, T at or above the second; infinite where never.
+
+    Raises:
+        SpecError: not in order.
+    """
+    if not isinstance(threshold, tuple):
+        return -float("inf"), float(threshold)
+    low, high = threshold
+    if low is not None and high is not None and not low < high:
+        raise SpecError(f"expected thresholds (low, high) with low < high, got {threshold}; try (-0.05, 0.05)")
+    return -float("inf") if low is None else low, float("inf") if high is None else high
+
+
+def blamed(tiles: Tensor, threshold: Threshold) -> list[str]:
+    """Who is under attack in each image, by its tiles `[b, rows, columns]`: T where any tile speaks against it.
+
+    Compared in float64, so that a threshold fitted on scores holds for these scores exactly.
+    """
+    low, high = bounds(threshold)
+    quiet = "none" if isinstance(threshold, tuple) else "student"
+    flat = tiles.detach().cpu().double().flatten(1)
+    against_teacher, against_student = (flat >= high).any(1), (flat <= low).any(1)
+    failed = flat.isnan().any(1)
+    return [
+        "unknown" if lost else "teacher" if t else "student" if s else quiet
+        for lost, t, s in zip(failed.tolist(), against_teacher.tolist(), against_student.tolist(), strict=True)
+    ]

@@ -1,0 +1,338 @@
+"""Three networks as one: teacher, student, and an adaptive student that watches both; the unattacked one answers.
+
+A `Triplet` is a network like any other: it is attacked, measured and saved by the same code. Its answer is a hard
+decision; attacks take their gradient through `soft()` and are judged on the hard one.
+
+What each vote answers, for an image or, with `tile`, for each tile of it (then the verdict also says where):
+
+* `ts`: the teacher, and the student where the teacher is judged attacked (the paper's T/S vote);
+* `ta`: the teacher, and the adaptive network where the teacher is judged attacked (the paper's T/A vote);
+* `soft`: the mean of the posteriors of all three, whatever the verdict.
+
+So a judgement against the student changes no answer: the teacher gives it. If a member fails, the first that works of
+T, S, A (`ts`) or T, A, S (`ta`) answers, or the mean of those that work (`soft`); the attack cannot be told then.
+
+Source: Baer et al., CVPRW 2020, section 3.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustseg.datasets.views import batches
+from robustseg.monitor import conformal
+from robustseg.monitor.detector import (
+    MEMBERS,
+    Verdict,
+    blamed,
+    bounds,
+    difference,
+    pixel_hamming,
+    tiled,
+    untiled,
+)
+from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
+from robustseg.registry import network
+from robustseg.types import Dataset, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
+
+log = logging.getLogger(__name__)
+
+SOFTNESS = 0.1
+"""How gradually the stand-in of the vote goes over from T to the other: the logistic width in units of d."""
+
+
+class Members(NamedTuple):
+    """The logits `[b, k, h, w]` of each member."""
+
+    teacher: Tensor
+    student: Tensor
+    adaptive: Tensor
+
+
+@network("triplet")
+class Triplet(Network):
+    """A teacher, a student and an adaptive student that watch each other; the one that is not attacked answers.
+
+    Args:
+        teacher, student, adaptive: networks of one label space.
+        threshold: one number or `(low, high)`, see `detector.Threshold`; `fit` finds it on clean images.
+        vote: `ta`, `ts` or `soft`, see the head of this file.
+        tile: decide for each tile of so many pixels a side; None decides for the whole image.
+        distance: `hamming`, `kl` or `cosine`, see `detector.DISTANCES`.
+        rate, condition: the false-alarm rate that the thresholds promise and on what they were fitted, as `fit` wrote
+            them.
+
+    Raises:
+        LabelSpaceMismatch: the members do not speak of the same classes. SpecError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        student: Network,
+        adaptive: Network,
+        *,
+        threshold: float | tuple[float | None, float | None] = 0.1,
+        vote: Literal["ta", "ts", "soft"] = "ta",
+        tile: int | None = None,
+        distance: Literal["hamming", "kl", "cosine"] = "hamming",
+        rate: float | None = None,
+        condition: str = "",
+    ):
+        for member in (student, adaptive):
+            teacher.label_space.require_same(member.label_space, mine=teacher.spec, theirs=member.spec)
+        bounds(threshold)
+        if tile is not None and tile < 1:
+            raise SpecError(f"expected a tile of at least 1 pixel, got {tile}; try tile=60")
+        super().__init__(teacher.label_space)
+        self.teacher, self.student, self.adaptive = teacher, student, adaptive
+        self.threshold, self.vote, self.tile, self.distance = threshold, vote, tile, distance
+        self.rate, self.condition = rate, condition
+        self.spec, self.architecture = self._text("spec"), self._text("architecture")
+        self.files = tuple(dict.fromkeys(file for member in self._members for file in member.files))
+
+    @property
+    def _members(self) -> tuple[Network, Network, Network]:
+        return self.teacher, self.student, self.adaptive
+
+    def _text(self, of: str) -> str:
+        parts = [f"{name}={getattr(getattr(self, name), of)}" for name in MEMBERS]
+        settings = {"tile": None, "distance": "hamming", "rate": None, "condition": ""}
+        parts += [f"threshold={self.threshold!r}", f"vote={self.vote!r}"]
+        parts += [f"{name}={getattr(self, name)!r}" for name, usual in settings.items() if getattr(self, name) != usual]
+        return f"triplet({', '.join(parts)})"
+
+    def members(self, images: Images) -> Members:
+        """The logits of each member, with gradients.
+
+        Raises:
+            ShapeError: a member does not answer at the size of the images, or with other channels than the rest.
+        """
+        answers = [member(images) for member in self._members]
+        for name, logits in zip(MEMBERS, answers, strict=True):
+            wrong = _misfit(logits, images, len(self.label_space), answers[0].shape[1])
+            if wrong:
+                raise ShapeError(f"expected one answer of one shape from all members, got {wrong} from the {name}")
+        return Members(*answers)
+
+    def watch(self, images: Images) -> Verdict:
+        """The corrected answer with everything that speaks for it, from one pass of each member."""
+        return self.judge(self._answers(images))
+
+    def judge(self, answers: Sequence[Logits | None]) -> Verdict:
+        """The verdict on what teacher, student and adaptive network answered, None for one that did not.
+
+        Raises:
+            RobustsegError: none of them answered.
+        """
+        return self._decide(answers)[1]
+
+    def forward(self, images: Images) -> Logits:
+        """The corrected logits: of the member chosen for each image or tile, or the log of the mean posterior."""
+        return self._decide(self._answers(images))[0]
+
+    def predict(self, images: Images) -> Labels:
+        """The corrected labels, `[b, h, w]`; 255 where no member gave numbers."""
+        return self.watch(images).labels
+
+    def soft(self) -> "SoftTriplet":
+        """The same members behind a differentiable vote."""
+        return SoftTriplet(self)
+
+    def beyond(self, members: Members) -> PerImage:
+        """How far d is beyond the thresholds, summed over the tiles, `[b]`, 0 where nothing is noticed; differentiable.
+
+        By the soft Hamming distance where the distance is Hamming's.
+        """
+        low, high = bounds(self.threshold)
+        tiles = tiled(difference(*members, distance=self.distance, soft=True), self.tile)
+        return ((tiles - high).clamp_min(0) + (low - tiles).clamp_min(0)).sum((1, 2))
+
+    def _answers(self, images: Images) -> list[Tensor | None]:
+        """What each member answers, None for one that raised or answered another shape."""
+        answers: list[Tensor | None] = []
+        for name, member in zip(MEMBERS, self._members, strict=True):
+            try:
+                logits = member(images)
+                wrong = _misfit(logits, images, len(self.label_space))
+            except Exception as error:  # whatever it is, the other two go on
+                logits, wrong = None, f"{type(error).__name__}: {error}"
+            if wrong:
+                log.warning("the %s failed: %s", name, wrong)
+            answers.append(None if wrong else logits)
+        return answers
+
+    def _decide(self, answers: Sequence[Logits | None]) -> tuple[Tensor, Verdict]:
+        """The corrected logits and the verdict."""
+        logits, working = _complete(answers)
+        everybody = working.all(0)
+        tiles = tiled(difference(*logits, distance=self.distance).detach(), self.tile)
+        tiles = torch.where(everybody.view(-1, 1, 1), tiles, torch.nan)
+        attacked = blamed(tiles, self.threshold)
+        corrected = self._mean(logits, working) if self.vote == "soft" else self._chosen(logits, working, tiles)
+        noticed = ("teacher", "student") if isinstance(self.threshold, tuple) else ("teacher",)
+        verdict = Verdict(
+            scores=_extreme(tiles),
+            attacked=attacked,
+            alarm=torch.tensor([who in noticed for who in attacked], device=tiles.device),
+            labels=corrected.argmax(1).where(working.any(0).view(-1, 1, 1), IGNORE),
+            disagreement=_disagreement(logits, working),
+            tiles=tiles,
+            failed=[tuple(n for n, works in zip(MEMBERS, row, strict=True) if not works) for row in working.T.tolist()],
+        )
+        return corrected, verdict
+
+    def _chosen(self, logits: Members, working: Tensor, tiles: Tensor) -> Tensor:
+        order = [0, 1, 2] if self.vote == "ts" else [0, 2, 1]
+        first, second, last = (logits[i] for i in order)
+        works = [working[i].view(-1, 1, 1, 1) for i in order]
+        _, high = bounds(self.threshold)
+        speaks = (tiles.cpu().double() >= high).to(tiles.device)  # in float64, as in `blamed`; never where one failed
+        against = untiled(speaks, self.tile, (first.shape[-2], first.shape[-1])).unsqueeze(1)
+        rest = torch.where(works[1], second, last)
+        return torch.where(works[0] & ~against, first, rest)
+
+    def _mean(self, logits: Members, working: Tensor) -> Tensor:
+        lost = ~working.view(3, -1, 1, 1, 1)
+        posteriors = torch.stack([one.contiguous().log_softmax(1) for one in logits]).masked_fill(lost, -torch.inf)
+        return posteriors.logsumexp(0) - working.sum(0).log().view(-1, 1, 1, 1)
+
+
+class SoftTriplet(Triplet):
+    """The members of a triplet behind a vote with a gradient, for attacks; it shares the members.
+
+    The posteriors of T and of the network that would answer in its place are mixed, `w p + (1 - w) q`, with
+    `w = sigmoid((high - d) / SOFTNESS)` of the soft d of the image or tile, so the gradient knows that breaking T moves
+    the answer over to the other, and how to hold d back. The soft vote is soft already.
+    """
+
+    def __init__(self, triplet: Triplet):
+        super().__init__(
+            triplet.teacher,
+            triplet.student,
+            triplet.adaptive,
+            threshold=triplet.threshold,
+            vote=triplet.vote,
+            tile=triplet.tile,
+            distance=triplet.distance,
+        )
+        self.spec = triplet.spec
+
+    def forward(self, images: Images) -> Logits:
+        """The log of the mixed posteriors, `[b, k, h, w]`."""
+        members = self.members(images)
+        if self.vote == "soft":
+            return self._mean(members, torch.ones(3, len(images), dtype=torch.bool, device=images.device))
+        _, high = bounds(self.threshold)
+        tiles = tiled(difference(*members, distance=self.distance, soft=True), self.tile)
+        lean = untiled((high - tiles) / SOFTNESS, self.tile, (images.shape[-2], images.shape[-1])).unsqueeze(1)
+        other = members.student if self.vote == "ts" else members.adaptive
+        first, second = (logits.contiguous().log_softmax(1) for logits in (members.teacher, other))
+        return torch.logaddexp(F.logsigmoid(lean) + first, F.logsigmoid(-lean) + second)
+
+    def predict(self, images: Images) -> Labels:
+        """The argmax of the mixed posteriors."""
+        return self(images).argmax(1)
+
+    def soft(self) -> "SoftTriplet":
+        """Itself."""
+        return self
+
+
+def _misfit(logits: object, images: Tensor, classes: int, channels: int | None = None) -> str:
+    """What is wrong with the shape of an answer; nothing if it fits. `channels`: how many it must have exactly."""
+    if not isinstance(logits, Tensor):
+        return f"a {type(logits).__name__}"
+    b, _, h, w = images.shape
+    fits = logits.ndim == 4 and (len(logits), *logits.shape[2:]) == (b, h, w) and logits.shape[1] >= classes
+    if fits and channels in (None, logits.shape[1]):
+        return ""
+    return f"{tuple(logits.shape)} for images {tuple(images.shape)} and {channels or f'at least {classes}'} channels"
+
+
+def _complete(answers: Sequence[Tensor | None]) -> tuple[Members, Tensor]:
+    """Answers with NaN for what is missing, and which are all numbers, bool `[3, b]`."""
+    known = [answer for answer in answers if answer is not None]
+    if not known:
+        raise RobustsegError("expected an answer of the teacher, the student or the adaptive network, got none")
+    if len({answer.shape for answer in known}) > 1:
+        raise ShapeError(
+            f"expected one shape from all members, got {', '.join(str(tuple(answer.shape)) for answer in known)}; "
+            "try members with the same channels"
+        )
+    logits = Members(*(torch.full_like(known[0], torch.nan) if answer is None else answer for answer in answers))
+    return logits, torch.stack([one.detach().isfinite().flatten(1).all(1) for one in logits])
+
+
+def _extreme(tiles: Tensor) -> Tensor:
+    """The value of the tile farthest from 0 in each image, `[b]`."""
+    high, low = tiles.amax((1, 2)), tiles.amin((1, 2))
+    return torch.where(high >= -low, high, low)
+
+
+def _disagreement(logits: Members, working: Tensor) -> Tensor:
+    pairs = ((0, 1), (0, 2), (1, 2))
+    differ = [pixel_hamming(logits[i], logits[j]) * (working[i] & working[j]).view(-1, 1, 1) for i, j in pairs]
+    return torch.stack(differ).mean(0)
+
+
+def fit(triplet: Triplet, data: Dataset, *, rate: float = 0.01, sides: int = 2, batch_size: int = 4) -> Triplet:
+    """The same members with thresholds that promise a false-alarm rate on images like these clean ones.
+
+    Split conformal: the promise holds on average over calibration sets, for images exchangeable with these.
+
+    Args:
+        triplet: its device and precision are used.
+        data: clean images that no member was trained or chosen on; labels are not looked at.
+        rate: of clean images with any verdict but `none`, at most.
+        sides: 2 gives `(low, high)`, half the rate for each; 1 gives `(None, high)`: all of the rate goes to the verdict
+            that changes answers, and S is never blamed.
+        batch_size: images at a time.
+
+    Returns:
+        A new triplet that shares the members and carries rate and condition in its spec.
+
+    Raises:
+        RobustsegError: too few images for the rate, or a member failed on one.
+    """
+    if sides not in (1, 2):
+        raise SpecError(f"expected 1 or 2 sides, got {sides}")
+    triplet.label_space.require_same(data.label_space, mine=triplet.spec, theirs=data.spec)
+    found = suspicions(triplet, data, batch_size=batch_size)
+    high = conformal.threshold(found["against_teacher"], rate / sides)
+    low = -conformal.threshold(found["against_student"], rate / sides) if sides == 2 else None
+    where = data.spec.replace('"', "'")
+    return Triplet(
+        triplet.teacher,
+        triplet.student,
+        triplet.adaptive,
+        threshold=(low, high),
+        vote=triplet.vote,
+        tile=triplet.tile,
+        distance=triplet.distance,
+        rate=rate,
+        condition=f"images exchangeable with {len(data)} of {where}",
+    ).train(triplet.training)
+
+
+def suspicions(triplet: Triplet, data: Dataset, *, batch_size: int = 4) -> dict[str, np.ndarray]:
+    """How much speaks against teacher and student in each image, `[n]` each, larger is more suspicious.
+
+    Raises:
+        RobustsegError: a member failed on an image.
+    """
+    parts: list[Verdict] = []
+    with frozen(triplet), torch.inference_mode():
+        for batch in batches(data, batch_size):
+            verdict = triplet.watch(batch.images.to(device_of(triplet), dtype_of(triplet)))
+            for key, failed in zip(batch.ids, verdict.failed, strict=True):
+                if failed:
+                    raise RobustsegError(f"expected three answers on '{key}', got none of the {', '.join(failed)}")
+            parts.append(verdict)
+    names = ("against_teacher", "against_student")
+    return {n: np.concatenate([part.suspicion[n].double().cpu().numpy() for part in parts]) for n in names}
