@@ -125,7 +125,7 @@ def test_a_torn_checkpoint_is_one_sentence(finished: Path, tmp_path: Path) -> No
 
 def test_a_folder_under_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RobustsegError, match=r"expected a folder .*try another --out"):
+    with pytest.raises(RobustsegError, match=r"expected to make the folder .*try another --out"):
         train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "file" / "run", recipe=QUICK)
 
 

@@ -1,11 +1,19 @@
 """A network that is a row of layers: images are padded to what it can halve, and the logits are cropped back."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustseg.types import Images, Logits, Network
+
+
+class Seen(NamedTuple):
+    """What a network gave on the way: logits `[b, k, h, w]` and feature maps by name."""
+
+    logits: Tensor
+    features: dict[str, Tensor]
 
 
 class LayeredNetwork(Network):
@@ -21,9 +29,32 @@ class LayeredNetwork(Network):
             logits = x
         return logits[..., :height, :width]
 
-    def features(self, images: Images) -> dict[str, Tensor]:
-        """Outputs, after the activation, of each layer and of each block (`stage1.0`, …), without the logits."""
-        return dict(list(self._outputs(images))[:-1])
+    def features(self, images: Images, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Outputs, after the activation, of each layer and of each block (`stage1.0`, …), without the logits.
+
+        Args:
+            images: `[b, 3, h, w]`.
+            names: only these; what comes after the last of them is not computed. None: all.
+        """
+        if names is None:
+            return dict(list(self._outputs(images))[:-1])
+        found: dict[str, Tensor] = {}
+        for name, x in self._outputs(images):
+            if name in names:
+                found[name] = x
+            if len(found) == len(set(names)):
+                break
+        return found
+
+    def seen(self, images: Images, names: Collection[str]) -> Seen:
+        """Logits and the features of these names, from one pass."""
+        height, width = images.shape[-2:]
+        found: dict[str, Tensor] = {}
+        for name, x in self._outputs(images):
+            logits = x
+            if name in names:
+                found[name] = x
+        return Seen(logits[..., :height, :width], found)
 
     def _outputs(self, images: Images) -> Iterator[tuple[str, Tensor]]:
         height, width = images.shape[-2:]

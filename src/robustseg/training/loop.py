@@ -1,26 +1,19 @@
 """Supervised training on Lightning Fabric: one loop that resumes exactly, in any number of processes.
 
-A step depends on (seed, step) alone: the order of the images is a permutation drawn from (seed, epoch), augmentation is
-drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So a run that was
-cut goes on bit for bit on a CPU, and nothing of the random state needs to be stored. Several processes see the batches
-of one and share batch statistics and the mean of the loss, so they train like one but for rounding and for dropout,
-whose masks each process draws for its own images.
+A step depends on (seed, step) alone (see `robustseg.training.resumable`), so a run that was cut goes on bit for bit on a
+CPU. Several processes see the batches of one and share batch statistics and the mean of the loss, so they train like one
+but for rounding and for dropout, whose masks each process draws for its own images.
 """
 
 import copy
 import dataclasses
-import hashlib
-import io
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
@@ -30,9 +23,10 @@ from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
-from robustseg.records import IGNORE, Counts, RobustsegError, json_line, read_lines, write_whole
+from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
+from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
-from robustseg.types import Batch, Dataset, ImageRng, Network, Sample, frozen
+from robustseg.types import Batch, Dataset, Network, frozen
 
 log = logging.getLogger(__name__)
 
@@ -134,15 +128,7 @@ def train(
         network.label_space.require_same(dataset.label_space, mine=network.spec, theirs=name)
         if not len(dataset):
             raise RobustsegError(f"expected labelled images, got none in '{name}'; try another split")
-    if min(recipe.batch_size, len(data)) < fabric.world_size:
-        raise RobustsegError(
-            f"expected at least one image a process in each batch, got {fabric.world_size} processes for batches of "
-            f"{min(recipe.batch_size, len(data))}; try fewer devices or a larger batch size"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RobustsegError(f"expected a folder '{folder}', got '{error.strerror}'; try another --out") from error
+    make_folder(folder)
     run = _Run(network, data, holdout, folder, recipe, fabric)
     run.resume()
     while run.epoch < recipe.epochs:
@@ -158,44 +144,49 @@ class _Run:
     def __init__(self, network: Network, data: Dataset, holdout: Dataset, folder: Path, recipe: Recipe, fabric: Fabric):
         self.data, self.holdout, self.folder, self.recipe, self.fabric = data, holdout, folder, recipe, fabric
         self.epoch, self.best = 0, -math.inf
-        self.steps_per_epoch = max(1, len(data) // recipe.batch_size)
-        self.steps = self.steps_per_epoch * recipe.epochs
-        self.samples = _Remembered(data)
-        self.augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
-        self.class_weights = fabric.to_device(_class_weights(self.samples, len(data.label_space), recipe.balance))
+        augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
+        self.batches = Batches(data, augment, batch_size=recipe.batch_size, seed=recipe.seed, fabric=fabric)
+        self.steps = self.batches.per_epoch * recipe.epochs
+        class_weights = _class_weights(self.batches.samples, len(data.label_space), recipe.balance)
+        self.class_weights = fabric.to_device(class_weights)
         self.network = network.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(network)
         fabric.to_device(self.average)
         trained = sync_batch_norm(self.network) if fabric.world_size > 1 else self.network
         optimizer = torch.optim.AdamW(trained.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = fabric.setup(trained, optimizer)
+        self.checkpoint = Checkpoint(
+            folder / "last.ckpt",
+            fabric,
+            recipe=dataclasses.asdict(recipe),
+            conditions={
+                "network spec": network.spec,
+                "data": identity(data),
+                "held-out data": identity(holdout),
+            },
+        )
 
     @property
     def best_path(self) -> Path:
         return self.folder / "best.safetensors"
 
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.folder / "last.ckpt"
-
     def train_epoch(self) -> Iterator[Step]:
         self.model.train()
         epoch = self.epoch + 1
-        for i, batch in enumerate(self._batches()):
-            step = self.epoch * self.steps_per_epoch + i
+        start = self.epoch * self.batches.per_epoch
+        for step in range(start, start + self.batches.per_epoch):
             rate = self.recipe.learning_rate * (1 - step / self.steps) ** 0.9
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._step(batch, step)
-            last = i + 1 == self.steps_per_epoch
+            loss = self._step(self.batches[step], step)
+            last = step + 1 == start + self.batches.per_epoch
             miou = self._finish_epoch() if last else None
             yield Step(epoch, step + 1, self.steps, loss, rate, miou)
 
     def _step(self, batch: Batch, step: int) -> float:
         batch = batch.to(self.fabric.device)
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.random.fork_rng():  # dropout draws from (seed, step, process); the caller's generator is untouched
-            torch.manual_seed(hash((self.recipe.seed, step, self.fabric.global_rank)) & 0x7FFFFFFF)
+        with layer_draws(self.recipe.seed, step, self.fabric):
             logits = self.model(images).float()
         others = logits.shape[1] - len(self.class_weights)
         class_weights = F.pad(self.class_weights, (0, others), value=1.0)
@@ -225,18 +216,6 @@ class _Run:
                 mean.lerp_(new, 1 - decay)
             else:
                 mean.copy_(new)
-
-    def _batches(self) -> Iterator[Batch]:
-        """This process's part of each batch of the epoch."""
-        order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(len(self.data)).tolist()
-        size, rank, world = self.recipe.batch_size, self.fabric.global_rank, self.fabric.world_size
-        for i in range(self.steps_per_epoch):
-            chosen = order[i * size : (i + 1) * size][rank::world]
-            samples = []
-            for index in chosen:
-                rng = ImageRng(self.recipe.seed, [self.data.ids[index]], f"train/{self.epoch}")
-                samples.append(self.augment(self.samples[index], rng))
-            yield Batch.of(samples)
 
     def _finish_epoch(self) -> float | None:
         self.epoch += 1
@@ -269,29 +248,13 @@ class _Run:
             )
 
     def _save(self) -> None:
-        state = {
-            **self._conditions(),
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.fabric.strategy.precision.state_dict(),
-            "epoch": self.epoch,
-            "best": self.best,
-        }
-        file = io.BytesIO()
-        torch.save(state, file)
-        write_whole(self.checkpoint_path, file.getvalue())
-
-    def _conditions(self) -> dict[str, Any]:
-        """What a run keeps from its first step to its last, however often it is cut."""
-        return {
-            "recipe": json_line(dataclasses.asdict(self.recipe)),
-            "network spec": self.network.spec,
-            "data": _identity(self.data),
-            "held-out data": _identity(self.holdout),
-            "precision": str(self.fabric.strategy.precision.precision),
-            "processes": self.fabric.world_size,
-        }
+        self.checkpoint.save(
+            network=self.network.state_dict(),
+            average=self.average.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            epoch=self.epoch,
+            best=self.best,
+        )
 
     def resume(self) -> None:
         """Go on where the folder's checkpoint stands, if it has one.
@@ -299,68 +262,17 @@ class _Run:
         Raises:
             RobustsegError: the checkpoint is torn, or of a run under other conditions.
         """
-        if not self.checkpoint_path.is_file():
+        state = self.checkpoint.load("network", "average", "optimizer", "epoch", "best")
+        if state is None:
             return
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-            parts = {name: state[name] for name in ("recipe", "network", "average", "optimizer", "epoch", "best")}
-        except Exception as error:  # there is no telling what reading a torn file raises
-            raise RobustsegError(
-                f"expected a whole checkpoint, got a torn or foreign '{self.checkpoint_path}' ({type(error).__name__}); "
-                "try another folder, or remove the file to start again"
-            ) from error
-        self._require_same_conditions(state)
-        self.network.load_state_dict(parts["network"])
-        self.average.load_state_dict(parts["average"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        if state.get("scaler"):
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.epoch, self.best = parts["epoch"], parts["best"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.best = state["epoch"], state["best"]
         log.info("resumed at epoch %d", self.epoch)
 
-    def _require_same_conditions(self, state: dict[str, Any]) -> None:
-        here = self._conditions()
-        there = {name: state.get(name, value) for name, value in here.items()}
-        for conditions in (here, there):
-            conditions.update(json.loads(conditions.pop("recipe")))
-        for name, value in here.items():
-            if there.get(name) != value:
-                raise RobustsegError(
-                    f"expected {name} {there.get(name)!r} of the run in '{self.folder}', got {value!r}; "
-                    "try another folder, or the same again"
-                )
 
-
-def _identity(data: Dataset) -> str:
-    """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
-    size = getattr(data, "size", None)
-    seen = f" at {size[0]}x{size[1]}" if size else ""
-    return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"
-
-
-class _Remembered:
-    """A data set whose images, read once, stay in memory as 8-bit values while they fit in 4 GB."""
-
-    def __init__(self, data: Dataset, most_bytes: float = 4e9):
-        self.data, self.free = data, most_bytes
-        self.known: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Sample:
-        if index not in self.known:
-            sample = self.data[index]
-            image, labels = (sample.image * 255).round().to(torch.uint8), sample.labels.to(torch.uint8)
-            if self.free < image.numel() + labels.numel():
-                return sample
-            self.free -= image.numel() + labels.numel()
-            self.known[index] = image, labels
-        image, labels = self.known[index]
-        return Sample(image.float() / 255, labels.to(torch.int64), self.data.ids[index])
-
-
-def _class_weights(samples: _Remembered, classes: int, balance: bool) -> Tensor:
+def _class_weights(samples: Remembered, classes: int, balance: bool) -> Tensor:
     if not balance:
         return torch.ones(classes)
     pixels = torch.zeros(classes, dtype=torch.int64)

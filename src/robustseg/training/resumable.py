@@ -1,0 +1,161 @@
+"""What lets a training go on exactly: batches and draws by the number of the step, and checkpoints that are whole.
+
+A step depends on (seed, step) alone: the order of the images is a permutation drawn from (seed, epoch), augmentation is
+drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So nothing of the
+random state needs to be stored.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from robustseg.datasets.augment import Augmentation
+from robustseg.records import RobustsegError, json_line, write_whole
+from robustseg.types import Batch, Dataset, ImageRng, Sample
+
+
+class Batches:
+    """This process's part of the batch of each step, by its number: the same images, augmented alike, at every call.
+
+    Images that fill no whole batch are left out of an epoch; data of fewer images than a batch are one smaller batch.
+
+    Args:
+        data: images may differ in size; each is read once (see `Remembered`).
+        augment: what is done to each image. batch_size: images a step, over all processes. seed: of order and draws.
+        fabric: says which process this is.
+
+    Attributes:
+        per_epoch: batches an epoch.
+
+    Raises:
+        RobustsegError: there are no images, or fewer in a batch than processes.
+    """
+
+    def __init__(self, data: Dataset, augment: Augmentation, *, batch_size: int, seed: int, fabric: Fabric):
+        if not len(data):
+            raise RobustsegError(f"expected images to train on, got none in '{data.spec}'; try another split")
+        self.size = min(batch_size, len(data))
+        if self.size < fabric.world_size:
+            raise RobustsegError(
+                f"expected at least one image a process in each batch, got {fabric.world_size} processes for batches "
+                f"of {self.size}; try fewer devices or a larger batch size"
+            )
+        self.samples, self.augment, self.seed = Remembered(data), augment, seed
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+        self.per_epoch = len(data) // self.size
+
+    def __getitem__(self, step: int) -> Batch:
+        """The part of the batch of a step; steps count from 0."""
+        epoch, i = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.samples)).tolist()
+        chosen = order[i * self.size : (i + 1) * self.size][self.rank :: self.world]
+        return Batch.of([self._drawn(index, epoch) for index in chosen])
+
+    def _drawn(self, index: int, epoch: int) -> Sample:
+        rng = ImageRng(self.seed, [self.samples.data.ids[index]], f"train/{epoch}")
+        return self.augment(self.samples[index], rng)
+
+
+class Remembered:
+    """A data set whose images, read once, stay in memory as 8-bit values while they fit in 4 GB."""
+
+    def __init__(self, data: Dataset, most_bytes: float = 4e9):
+        self.data, self.free = data, most_bytes
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self.known:
+            sample = self.data[index]
+            image, labels = (sample.image * 255).round().to(torch.uint8), sample.labels.to(torch.uint8)
+            if self.free < image.numel() + labels.numel():
+                return sample
+            self.free -= image.numel() + labels.numel()
+            self.known[index] = image, labels
+        image, labels = self.known[index]
+        return Sample(image.float() / 255, labels.to(torch.int64), self.data.ids[index])
+
+
+@contextmanager
+def layer_draws(seed: int, step: int, fabric: Fabric) -> Iterator[None]:
+    """Within: what layers draw (dropout) depends on (seed, step, process). The caller's generator is untouched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(hash((seed, step, fabric.global_rank)) & 0x7FFFFFFF)
+        yield
+
+
+class Checkpoint:
+    """The file from which a cut run goes on, and only under the conditions under which it was begun.
+
+    Args:
+        path: of the file.
+        fabric: its precision and its loss scale are kept too.
+        recipe: what a run keeps from its first step to its last, however often it is cut.
+        conditions: what else it keeps, by name.
+    """
+
+    def __init__(self, path: Path, fabric: Fabric, *, recipe: Mapping[str, Any], conditions: Mapping[str, Any]):
+        self.path, self.fabric = path, fabric
+        self.conditions: dict[str, Any] = {
+            "recipe": json_line(dict(recipe)),
+            **conditions,
+            "precision": str(fabric.strategy.precision.precision),
+            "processes": fabric.world_size,
+        }
+
+    def save(self, **state: Any) -> None:
+        """Write it, whole or not at all."""
+        file = io.BytesIO()
+        torch.save({**self.conditions, **state, "scaler": self.fabric.strategy.precision.state_dict()}, file)
+        write_whole(self.path, file.getvalue())
+
+    def load(self, *names: str) -> dict[str, Any] | None:
+        """What `save` was given under these names; None where there is no checkpoint.
+
+        Raises:
+            RobustsegError: the checkpoint is torn, or of a run under other conditions.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            parts = {name: state[name] for name in ("recipe", *names)}
+        except Exception as error:  # there is no telling what reading a torn file raises
+            raise RobustsegError(
+                f"expected a whole checkpoint, got a torn or foreign '{self.path}' ({type(error).__name__}); "
+                "try another folder, or remove the file to start again"
+            ) from error
+        self._require_same_conditions(state)
+        if state.get("scaler"):
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        return parts
+
+    def _require_same_conditions(self, state: dict[str, Any]) -> None:
+        here = dict(self.conditions)
+        there = {name: state.get(name, value) for name, value in here.items()}
+        for conditions in (here, there):
+            conditions.update(json.loads(conditions.pop("recipe")))
+        for name, value in here.items():
+            if there.get(name) != value:
+                raise RobustsegError(
+                    f"expected {name} {there.get(name)!r} of the run in '{self.path.parent}', got {value!r}; "
+                    "try another folder, or the same again"
+                )
+
+
+def identity(data: Dataset) -> str:
+    """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
+    size = getattr(data, "size", None)
+    seen = f" at {size[0]}x{size[1]}" if size else ""
+    return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"
