@@ -375,7 +375,8 @@ def raised(network):
 
 
 def test_healthy_networks_raise_no_flag():
-    names = {"random_output", "probabilities", "not_finite", "zero_gradients", "not_clipped", "no_labels"}
+    names = {"random_output", "probabilities", "few_values", "not_finite", "saturated", "zero_gradients"}
+    names |= {"not_clipped", "no_labels"}
     assert set(evaluate(small(), Scenes(2)).flags) == names
     assert raised(small()) == {}
     assert raised(PixelNetwork().float()) == {}  # void pixels reach no neighbour here, and are no hidden gradient
@@ -386,6 +387,8 @@ def test_doubtful_networks_raise_their_flag():
     assert raised(Wrapped(small(), after=lambda x: x + torch.randn_like(x))) == {"random_output": True}
     assert raised(Wrapped(small(), before=lambda x: (x * 8).round() / 8)) == {"zero_gradients": 1.0}
     assert raised(Wrapped(small(), before=lambda x: x.detach())) == {"zero_gradients": True}
+    assert raised(Wrapped(small(), after=lambda x: x * 1000))["saturated"] > 0.5
+    assert raised(Wrapped(small(), after=lambda x: x.sign()))["few_values"] is True
     assert raised(Wrapped(small(), after=lambda x: x / 0))["not_finite"] is True
     half = torch.ones(16, 16).index_fill(0, torch.arange(8), 0)
     share = raised(Wrapped(PixelNetwork().float(), before=lambda x: x * half))["zero_gradients"]

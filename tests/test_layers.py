@@ -12,17 +12,17 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"records"},
     {"spaces"},
     {"metrics", "types", "panels"},
-    {"summary", "registry", "provenance"},
+    {"summary", "registry", "provenance", "findings"},
     {"losses", "geometry"},
     {"attacks", "networks", "datasets", "noise"},
     {"training", "monitor", "doctor", "flags"},
     {"evaluation", "api"},
-    {"report", "testing"},
+    {"report", "testing", "audit"},
     {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-TORCH_FREE = {"records", "spaces", "metrics", "panels", "summary", "registry", "report", "cli"}
+TORCH_FREE = {"records", "spaces", "metrics", "panels", "summary", "findings", "registry", "report", "cli"}
 
 
 def room_of(file: Path) -> str:

@@ -11,15 +11,18 @@ from robustseg.records import LabelSpace, SpecError
 from robustseg.types import Batch, Dataset, Sample
 
 
-class Spread:
-    """`count` images of a data set at even distances, or all where it has fewer."""
+class Chosen:
+    """Some images of a data set, by their ids, in this order."""
 
-    def __init__(self, data: Dataset, count: int):
-        if count < 1:
-            raise SpecError(f"expected at least 1 image, got {count}; try --images 10")
-        total = len(data)
+    def __init__(self, data: Dataset, ids: Sequence[str]):
+        place = {name: index for index, name in enumerate(data.ids)}
+        missing = [name for name in ids if name not in place]
+        if missing:
+            raise SpecError(
+                f"expected '{missing[0]}' in {data.spec}, got {len(data)} other images; try the data as it was measured"
+            )
         self._data = data
-        self._indices = [i * total // count for i in range(count)] if count < total else list(range(total))
+        self._indices = [place[name] for name in ids]
         self.spec = data.spec
         self.size: tuple[int, int] | None = getattr(data, "size", None)
         self.files: tuple[Path, ...] = tuple(getattr(data, "files", ()))
@@ -31,6 +34,17 @@ class Spread:
 
     def __getitem__(self, index: int) -> Sample:
         return self._data[self._indices[index]]
+
+
+class Spread(Chosen):
+    """`count` images of a data set at even distances, or all where it has fewer."""
+
+    def __init__(self, data: Dataset, count: int):
+        if count < 1:
+            raise SpecError(f"expected at least 1 image, got {count}; try --images 10")
+        total = len(data)
+        indices = [i * total // count for i in range(count)] if count < total else range(total)
+        super().__init__(data, [data.ids[i] for i in indices])
 
 
 class Resized:
