@@ -10,7 +10,9 @@ from torch import nn
 
 from robustseg import registry
 from robustseg.attacks import presets
+from robustseg.attacks.apgd import apgd, sea
 from robustseg.attacks.gradient import fgsm, fgsm_ll, ifgsm, ifgsm_ll, mifgsm, pgd, random_within, step_of, steps_of
+from robustseg.attacks.pixelwise import cospgd, segpgd
 from robustseg.attacks.steps import GOALS, round_to_8bit
 from robustseg.losses import cross_entropy, wrong_pixels
 from robustseg.noise import sign
@@ -458,6 +460,7 @@ def test_bad_arguments_are_refused(small_network):
     for how, sentence in [
         ({"keep": "first"}, "keep='best' or 'last'"),
         ({"steps": -1}, "steps >= 0"),
+        ({"draws": 0}, "draws >= 1"),
         ({"step_size": -0.1}, "step_size >= 0"),
         ({"restarts": 0}, "restarts >= 1"),
         ({"budget": "l0:3"}, "the norm"),
@@ -484,3 +487,40 @@ def test_the_step_is_no_longer_than_the_ball_needs():
     budget = Budget("linf", 8 / 255)
     assert step_of(budget, 1) >= budget.eps
     assert step_of(budget, 1000) < budget.eps
+
+
+class _Noisy(SmallNetwork):
+    """Adds large noise of its own to each image, anew at each draw."""
+
+    def __init__(self, noise=None):
+        super().__init__()
+        self.noise = noise
+
+    def draw(self, rng):
+        return _Noisy(0.5 * rng.normal((3, 8, 10), torch.zeros(len(rng), dtype=torch.float64)))
+
+    def forward(self, images):
+        return super().forward(images if self.noise is None else images + self.noise)
+
+
+def test_the_mean_over_draws_beats_a_single_draw_on_a_randomised_network():
+    """Expectation over transformation: what is climbed is the loss of the next draw, not the luck of this one."""
+    images, labels = _scene(count=6)
+    network, how = _Noisy(), {"budget": "linf:8/255", "steps": 10, "random_start": False, "rng": _rng(6)}
+    losses = []
+    for draws in (1, 10):
+        result = pgd(network, images, labels, draws=draws, **how)
+        fresh = ImageRng(9, _rng(6).ids)
+        with torch.no_grad():
+            seen = [cross_entropy(network.draw(fresh), result, labels) for _ in range(100)]
+        losses.append(torch.stack(seen).mean(0))
+    assert (losses[1] > losses[0]).all()
+
+
+@pytest.mark.parametrize("attack", [pgd, segpgd, cospgd, apgd, sea])
+def test_a_network_without_randomness_gives_the_same_whatever_the_draws(small_network, attack):
+    images, labels = _scene()
+    one, three = (
+        attack(small_network, images, labels, budget="linf:8/255", steps=4, draws=d, rng=_rng()) for d in (1, 3)
+    )
+    torch.testing.assert_close(one, three, rtol=0, atol=1e-12)

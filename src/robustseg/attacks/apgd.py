@@ -16,7 +16,6 @@ from torch import Tensor
 from robustseg.attacks.gradient import random_within
 from robustseg.attacks.steps import Aim, Best, Here, aim, climb, direction
 from robustseg.losses import balanced, wrong_pixels
-from robustseg.losses import objective as named_objective
 from robustseg.records import SpecError
 from robustseg.registry import attack
 from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective
@@ -37,6 +36,7 @@ def apgd(
     random_start: bool = True,
     goal: str = "truth",
     targets: Labels | None = None,
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -59,6 +59,7 @@ def apgd(
             from the rest of the steps, which stay within the budget.
         restarts: runs from different random starts. random_start: uniform in the (first) budget, or at the image.
         goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        draws: of a network that draws, at each step; values and gradient are means over them.
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
@@ -82,7 +83,9 @@ def apgd(
     for restart in range(restarts):
         own = streams.select(range(restart * count, (restart + 1) * count))
         start = random_within(stages[0].budget, images, own) if random_start else None
-        result = _run(network, images, target, stages, start=start, best=best, clip=clip, round=round, rng=own)
+        result = _run(
+            network, images, target, stages, start=start, best=best, draws=draws, clip=clip, round=round, rng=own
+        )
     return result
 
 
@@ -107,6 +110,7 @@ def _run(
     *,
     start: Images | None,
     best: Best,
+    draws: int,
     clip: bool,
     round: bool,
     rng: ImageRng,
@@ -125,6 +129,7 @@ def _run(
             start=start,
             judge=target.judge,
             best=best if last else None,
+            draws=draws,
             clip=clip,
             round=round and last,
             rng=rng,
@@ -207,6 +212,7 @@ def sea(
     budget: Budget | str,
     steps: int = 300,
     class_pixels: Sequence[int] | None = None,
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -224,7 +230,8 @@ def sea(
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each of the three runs.
         class_pixels: pixels of each class in the training set, for the balanced objective. None takes the labels of
-            each image, see `losses.pixel_balanced_masked_cross_entropy`.
+            each image, see `losses.pixel_balanced_masked_cross_entropy`. `robustseg doctor --all` prints them.
+        draws: of a network that draws, at each step; values and gradient are means over them.
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for the random start.
@@ -241,5 +248,7 @@ def sea(
     start = random_within(stages[0].budget, images, own)
     for objective in (*map(named_objective, ("jensen_shannon", "masked_cross_entropy")), balanced(class_pixels)):
         target = Aim((objective,), labels, wrong_pixels)
-        result = _run(network, images, target, stages, start=start, best=best, clip=clip, round=round, rng=own)
+        result = _run(
+            network, images, target, stages, start=start, best=best, draws=draws, clip=clip, round=round, rng=own
+        )
     return result

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from robustseg.attacks.steps import Best, Here, aim, climb, direction
-from robustseg.losses import objective as named_objective
 from robustseg.records import SpecError
 from robustseg.registry import attack
 from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, fraction
@@ -277,6 +276,7 @@ def pgd(
     goal: str = "truth",
     targets: Labels | None = None,
     objective: Objective | Sequence[Objective] | str = "cross_entropy",
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -304,6 +304,8 @@ def pgd(
 
     Raises:
         SpecError: an argument outside its range.
+
+    Source: Madry et al., ICLR 2018; the mean over draws: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
     """
     budget = Budget.parse(budget)
     if restarts < 1:
@@ -335,6 +337,7 @@ def pgd(
             keep=keep,
             judge=target.judge,
             best=best,
+            draws=draws,
             clip=clip,
             round=round,
             rng=own,

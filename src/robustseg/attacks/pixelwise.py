@@ -30,6 +30,7 @@ def segpgd(
     judge: Objective | str | None = "wrong_pixels",
     goal: str = "truth",
     targets: Labels | None = None,
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -46,7 +47,7 @@ def segpgd(
         steps, step_size, restarts, random_start, keep, goal, targets: as in `pgd`. Moving towards labels, the pixels
             that are there already are the ones that pull little.
         judge: what the best iterate is best at, see `pgd`.
-        clip, round, rng: as in `pgd`.
+        draws, clip, round, rng: as in `pgd`.
 
     Returns:
         Images within the budget.
@@ -73,6 +74,7 @@ def segpgd(
         goal=goal,
         targets=targets,
         objective=weighted,
+        draws=draws,
         clip=clip,
         round=round,
         rng=rng,
@@ -94,6 +96,7 @@ def cospgd(
     judge: Objective | str | None = "wrong_pixels",
     goal: str = "truth",
     targets: Labels | None = None,
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -109,7 +112,7 @@ def cospgd(
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps, step_size, restarts, random_start, keep, goal, targets: as in `pgd`.
         judge: what the best iterate is best at, see `pgd`.
-        clip, round, rng: as in `pgd`.
+        draws, clip, round, rng: as in `pgd`.
 
     Returns:
         Images within the budget.
@@ -131,6 +134,7 @@ def cospgd(
         goal=goal,
         targets=targets,
         objective=mean_over_pixels(partial(pixel_cospgd, towards=towards(goal, targets))),
+        draws=draws,
         clip=clip,
         round=round,
         rng=rng,

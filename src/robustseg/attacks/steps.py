@@ -148,6 +148,7 @@ def climb(
     keep: str = "best",
     judge: Objective | None = None,
     best: "Best | None" = None,
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
@@ -170,6 +171,7 @@ def climb(
             saves the pass that would judge it).
         judge: what the best iterate is best at; None is the (last) objective.
         best: of earlier runs on the same images; this run adds its own and the best of all is returned.
+        draws: of a network that draws, at each step: values and gradients are means over them.
         clip: keep every iterate in [0, 1].
         round: see `round_to_8bit`.
         rng: for networks that draw.
@@ -182,7 +184,7 @@ def climb(
         SpecError: an argument outside its range.
     """
     require_pair(images, labels)
-    _require(keep, steps, step_size)
+    _require(keep, steps, step_size, draws)
     if len(rng) != len(images):
         raise ShapeError(f"expected one stream an image, got {len(rng)} streams for {len(images)} images")
     if budget.eps == 0 or images.numel() == 0:
@@ -190,7 +192,7 @@ def climb(
     objectives = objective if isinstance(objective, Sequence) else (objective,)
     judge, move = judge or objectives[-1], move or straight(step_size)
     guide = network.soft()
-    draws = rng.fork("network")
+    stream = rng.fork("network")
     with frozen(network, guide), torch.inference_mode(False), torch.enable_grad():
         origin, labels = images.detach().clone(), labels.clone()
 
@@ -201,18 +203,16 @@ def climb(
         single = best is None
         best = best or Best(current)
         for step in range(steps):
-            leaf = current.detach().requires_grad_()
-            known = Known(guide.draw(draws).eval(), leaf)
             pulling = objectives[min(step, len(objectives) - 1)]
-            values = pulling(known, leaf, labels)
-            gradient = _gradient(values, leaf)
-            if keep == "best" and guide is network:
-                best.offer(current, values.detach() if judge is pulling else _judge(judge, known, leaf, labels))
-            elif keep == "best":
-                best.offer(current, _judge(judge, network, current, labels))
-            current = within(move(Here(current, values.detach(), gradient, budget, within)))
+            judging = judge if keep == "best" and guide is network else None
+            looks = [_look(guide.draw(stream).eval(), current, labels, pulling, judging) for _ in range(draws)]
+            values, gradient, judged = (torch.stack(part).mean(0) for part in zip(*looks, strict=True))
+            if keep == "best":
+                best.offer(current, judged if guide is network else _judge(judge, network, current, labels))
+            current = within(move(Here(current, values, gradient, budget, within)))
         if keep == "best" or not single:
-            best.offer(current, _judge(judge, network, current, labels))
+            ends = [_judge(judge, network.draw(stream).eval(), current, labels) for _ in range(draws)]
+            best.offer(current, torch.stack(ends).mean(0))
             current = best.images
         return round_to_8bit(current, origin) if round else current
 
@@ -255,6 +255,18 @@ def _within(images: Tensor, origin: Tensor, budget: Budget, clip: bool) -> Tenso
     return near.clamp(0, 1) if clip else near
 
 
+def _look(
+    network: Network, images: Tensor, labels: Tensor, pulling: Objective, judge: Objective | None
+) -> list[Tensor]:
+    """Values and gradient of what pulls, and what the judge says of the same pass (the values, where there is none)."""
+    leaf = images.detach().requires_grad_()
+    known = Known(network, leaf)
+    values = pulling(known, leaf, labels)
+    gradient = _gradient(values, leaf)
+    judged = values if judge is None or judge is pulling else _judge(judge, known, leaf, labels)
+    return [values.detach(), gradient, judged.detach()]
+
+
 def _gradient(values: Tensor, images: Tensor) -> Tensor:
     gradient = None
     if values.requires_grad:
@@ -284,8 +296,10 @@ def _judge(objective: Objective, network: Network, images: Tensor, labels: Tenso
     return objective(network, images, labels)
 
 
-def _require(keep: str, steps: int, step_size: float) -> None:
+def _require(keep: str, steps: int, step_size: float, draws: int) -> None:
     if keep not in ("best", "last"):
         raise SpecError(f"expected keep='best' or 'last', got '{keep}'")
-    if steps < 0 or not step_size >= 0:
-        raise SpecError(f"expected steps >= 0 and step_size >= 0, got {steps} and {step_size}; try steps=20")
+    if steps < 0 or not step_size >= 0 or draws < 1:
+        raise SpecError(
+            f"expected steps >= 0, step_size >= 0 and draws >= 1, got {steps}, {step_size} and {draws}; try steps=20"
+        )
