@@ -1,7 +1,9 @@
 """Audits: six fakes are caught, an honest network is not, and a second audit costs nothing."""
 
+import re
 from contextlib import suppress
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from robustseg.datasets import Chosen
 from robustseg.evaluation import evaluate
 from robustseg.findings import Finding, read_findings, suspicious
 from robustseg.records import RobustsegError, SpecError, append_line, read_records
+from robustseg.report import page, tables, words, write_report
 from robustseg.testing import gray_space
 from robustseg.types import Network, Sample
 
@@ -250,13 +253,37 @@ def test_another_network_than_measured_is_refused(tmp_path: Path) -> None:
 
 
 def test_findings_are_plain_lines(tmp_path: Path) -> None:
-    one = Finding("noise", "ok", "n", "w", "r", numbers={"control": 0.5}, ids=("a",))
+    one = Finding("noise", "ok", "n", "s", "r", numbers={"control": 0.5}, ids=("a",))
     for finding in (one, replace(one, status="suspicious", ids=("a", "b"))):
         append_line(tmp_path / "audit.jsonl", finding.to_json())
     assert read_findings(tmp_path) == [replace(one, status="suspicious", ids=("a", "b"))], "the later one counts"
     assert read_findings(tmp_path / "nowhere") == []
     with pytest.raises(RobustsegError, match="format 1"):
         Finding.from_json({"format": 2})
+
+
+def test_the_report_shows_findings_beside_the_numbers(tmp_path: Path) -> None:
+    network = Fake("staircase")
+    weak = "sign(rms='8/255')", "fgsm(budget='linf:8/255')"
+    measured(tmp_path, network, *weak, ATTACK)
+    records = read_records(tmp_path)
+
+    def column() -> dict[str, str]:
+        (group,) = tables.groups(records, read_findings(tmp_path))
+        found = tables.measurements(group)
+        return {row[2].text: row[found.head.index("audit")].text for row in found.rows}
+
+    before = column()
+    assert before == {"clean": tables.DASH, weak[0]: tables.DASH, weak[1]: "not checked", ATTACK: "not checked"}
+    assert "can these numbers be trusted" not in page(records).lower()
+    found = audited(tmp_path, network)
+    assert "transfer" in column()[ATTACK]
+    assert "not checked" not in column()[ATTACK]
+    assert column()[weak[1]].endswith("not checked"), "the weaker attack of the same size is not audited"
+    html = write_report([tmp_path], tmp_path / "report.html").read_text("utf-8")
+    assert all(escape(f.text) in html and escape(f.advice) in html for f in found)
+    (sentence,) = words.headline([r for r in records if "rms" not in r.perturbation], found)
+    assert re.search(r"\(flagged: zero gradients, .*transfer", sentence)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,3 +309,22 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "zero_gradients, next: remove what cuts it" in text
     assert "The control could not be run: expected an objective with a gradient" in text
     assert "no attack that follows gradients in this run" in text
+
+
+def test_one_network_on_two_data_sets_is_audited_on_each(tmp_path: Path) -> None:
+    class Few(Scenes):
+        spec = "few"
+        ids = Scenes.ids[:1]
+
+    network = Honest()
+    for data in (Scenes(), Few()):
+        evaluate(network, data, folder=tmp_path)
+    options = {
+        "build_network": {network.spec: network}.__getitem__,
+        "build_data": {"patches": Scenes(), "few": Few()}.__getitem__,
+    }
+    found = audit(tmp_path, images=1, **options)
+    assert [f.ids for f in found] == [("patches_2",)] * 7 + [("patches_0",)] * 7
+    new: list[Finding] = []
+    audit(tmp_path, images=1, on_finding=new.append, **options)
+    assert not new

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustseg.records import Record, RobustsegError, read_lines
+from robustseg.summary import conditions
 
 OK, SUSPICIOUS, NOT_CHECKED = "ok", "suspicious", "not checked"
 FILE = "audit.jsonl"
@@ -21,7 +22,7 @@ class Finding:
     Args:
         check: its name, see `robustseg.audit`.
         status: `ok`, `suspicious` or `not checked`.
-        network, weights: of whom; as in the records.
+        network: of whom, as in the records. subject: `subject_of` these records.
         record: the key of the attack's record; empty where the network itself was looked at.
         perturbation: the attack that was checked, or empty.
         numbers: what was measured; shares in [0, 1].
@@ -33,7 +34,7 @@ class Finding:
     check: str
     status: str
     network: str
-    weights: str
+    subject: str
     record: str = ""
     perturbation: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
@@ -48,12 +49,13 @@ class Finding:
     @property
     def place(self) -> tuple[str, ...]:
         """What it is about: a later finding of the same place replaces it."""
-        return self.check, self.network, self.weights, self.record
+        return self.check, self.subject, self.record
 
     @property
     def key(self) -> str:
         """What tells this control from others: a finding of the same key need not be made again."""
-        return finding_key(self.place, self.control, self.source, self.ids)
+        told = json.dumps([*self.place, self.control, self.source, *self.ids])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""
@@ -75,9 +77,9 @@ class Finding:
         return cls(**{**known, "ids": tuple(known["ids"]), "numbers": numbers})
 
 
-def finding_key(place: Sequence[str], control: str, source: str, ids: Sequence[str]) -> str:
-    """A short name for a control of a place on these images."""
-    return hashlib.sha256(json.dumps([list(place), control, source, list(ids)]).encode()).hexdigest()[:16]
+def subject_of(record: Record) -> str:
+    """A short name for the network of a record and the conditions under which it was measured: data, images, size."""
+    return hashlib.sha256(json.dumps(conditions(record)).encode()).hexdigest()[:16]
 
 
 def read_findings(folder: str | Path) -> list[Finding]:
@@ -89,8 +91,13 @@ def read_findings(folder: str | Path) -> list[Finding]:
 
 def about(record: Record, findings: Sequence[Finding]) -> list[Finding]:
     """Those findings that a record's number rests on: of its own attack, and of its network."""
-    mine = [f for f in findings if f.record in ("", record.key)]
-    return [f for f in mine if (f.network, f.weights) == (record.network, record.weights)]
+    return on([record], findings)
+
+
+def on(records: Sequence[Record], findings: Sequence[Finding]) -> list[Finding]:
+    """Those findings that the numbers of some records rest on."""
+    keys, subjects = {"", *(r.key for r in records)}, {subject_of(r) for r in records}
+    return [f for f in findings if f.record in keys and f.subject in subjects]
 
 
 def suspicious(findings: Sequence[Finding]) -> list[Finding]:

@@ -22,7 +22,7 @@ from robustseg.audit.controls import LARGE, Control, Left
 from robustseg.audit.verdicts import Verdict, unchecked
 from robustseg.datasets import Chosen, Resized
 from robustseg.evaluation import Conditions, Progress, evaluate
-from robustseg.findings import FILE, NOT_CHECKED, Finding, read_findings
+from robustseg.findings import FILE, NOT_CHECKED, Finding, on, read_findings, subject_of
 from robustseg.networks.weights import read_metadata, zoo_files
 from robustseg.provenance import commit
 from robustseg.records import Record, RobustsegError, append_line, read_records, sole_writer
@@ -146,8 +146,7 @@ def audit(
             for finding in run.findings(known):
                 append_line(folder / FILE, finding.to_json())
                 on_finding(finding)
-    places = {(r.network, r.weights) for r in records}
-    return [f for f in read_findings(folder) if (f.network, f.weights) in places]
+    return on(records, read_findings(folder))
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class _Run:
             check=check,
             status=NOT_CHECKED,
             network=first.network,
-            weights=first.weights,
+            subject=subject_of(first),
             record=record.key if record else "",
             perturbation=record.perturbation if record else "",
             control=control.spec if control else "",

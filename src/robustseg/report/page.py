@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from robustseg import metrics
+from robustseg.findings import Finding, read_findings
 from robustseg.panels import Panel, read_caption, read_panel, tiles
 from robustseg.records import Record, RobustsegError, json_line, read_records, write_whole
 from robustseg.report import tables, words, worst
@@ -34,12 +35,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     """
     records = _distinct([record for folder in folders for record in read_records(folder)])
     panels = [path for folder in folders for path in sorted((Path(folder) / "panels").glob("*.npz"))]
+    findings = [finding for folder in folders for finding in read_findings(folder)]
     path = Path(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
-    write_whole(path, page(records, panels))
+    write_whole(path, page(records, panels, findings))
     return path
 
 
@@ -47,9 +49,9 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     return list({json_line(record.to_json()): record for record in records}.values())
 
 
-def page(records: Sequence[Record], panels: Sequence[Path] = ()) -> str:
-    """The whole HTML text of records and the panel files that belong to them."""
-    found = tables.groups(records)
+def page(records: Sequence[Record], panels: Sequence[Path] = (), findings: Sequence[Finding] = ()) -> str:
+    """The whole HTML text of records, and of the panel files and the findings of audits that belong to them."""
+    found = tables.groups(records, findings)
     texts = {name: (resources.files("robustseg.report") / f"page.{name}").read_text("utf-8") for name in ("css", "js")}
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     body = _header(found) + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
@@ -69,7 +71,7 @@ def _header(found: Sequence[tables.Group]) -> str:
     sentences = [
         f"On {place}: {text}" if several else text
         for place, group in zip(places, found, strict=True)
-        for text in words.headline(group.records)
+        for text in words.headline(group.records, group.findings)
     ]
     started = sorted(r.started[:10] for group in found for r in group.records if r.started)
     kicker = "How far noise and attacks break a segmentation network"
@@ -110,6 +112,7 @@ def _group(group: tables.Group, panels: Sequence[Path], number: int) -> str:
         f'<section><h2 id="data-{number}">{escape(_title(group))}</h2><dl class="facts">{listed}</dl>'
         + _strength(group)
         + _measurements(group)
+        + _audit(group)
         + _worst_cases(group)
         + _sequences(group)
         + _classes(group)
@@ -141,6 +144,18 @@ def _measurements(group: tables.Group) -> str:
         "pixels that keep their clean prediction. RMS: mean over the images; L∞: the largest; PSNR: mean over the images "
         "that were changed. Passes: forward and backward, one image each. A click on a column sorts.</p>"
         + _table(tables.measurements(group), group)
+    )
+
+
+def _audit(group: tables.Group) -> str:
+    table = tables.audit(group)
+    if table is None:
+        return ""
+    return (
+        "<h3>Can these numbers be trusted?</h3>"
+        '<p class="note">The strongest attack within each budget, held against what a sound attack must beat, and a close '
+        "look at each network, on a few of the images. Pointing at what was seen shows the control that was run.</p>"
+        + _table(table, group)
     )
 
 

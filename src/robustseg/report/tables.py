@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from robustseg import metrics
+from robustseg import findings, metrics
+from robustseg.findings import Finding
 from robustseg.records import LabelSpace, Record
 from robustseg.report.figures import q_interval, q_panels
-from robustseg.report.words import DASH, family_names, network_names, percent
+from robustseg.report.words import DASH, family, family_names, network_names, percent
 from robustseg.summary import clean_of, largest_score, mean_score, raised, worst_images
 
 
@@ -34,22 +35,26 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Records that may stand in one table: the same data, classes, size and images."""
+    """Records that may stand in one table: the same data, classes, size and images; and what audits found on them."""
 
     data: str
     label_space: LabelSpace
     size: tuple[int, int] | None
     ids: tuple[str, ...]
     records: list[Record]
+    findings: list[Finding] = field(default_factory=list)
 
 
-def groups(records: Sequence[Record]) -> list[Group]:
+def groups(records: Sequence[Record], audited: Sequence[Finding] = ()) -> list[Group]:
     """Records apart by what may be compared, in order of appearance."""
     found: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
         key = record.data, record.label_space.names, record.size, record.ids
         found.setdefault(key, []).append(record)
-    return [Group(own[0].data, own[0].label_space, own[0].size, own[0].ids, own) for own in found.values()]
+    return [
+        Group(own[0].data, own[0].label_space, own[0].size, own[0].ids, own, findings.on(own, audited))
+        for own in found.values()
+    ]
 
 
 def measurements(group: Group) -> Table:
@@ -57,7 +62,7 @@ def measurements(group: Group) -> Table:
     names = network_names(group.records)
     head = [
         "network", "source", "perturbation", "images", "mIoU %", "95 % interval", "per image %", "pixels right %", "Q %",
-        "agreement %", "RMS /255", "L∞ /255", "PSNR dB", "passes", "seconds", "flags",
+        "agreement %", "RMS /255", "L∞ /255", "PSNR dB", "passes", "seconds", "flags", "audit",
     ]  # fmt: skip
     rows = []
     for record in group.records:
@@ -88,9 +93,28 @@ def measurements(group: Group) -> Table:
                 ),
                 Cell(f"{record.seconds:,.1f}", record.seconds),
                 _flags(record),
+                _audit(record, group.findings),
             ]
         )
     return Table(head, rows, 3)
+
+
+def audit(group: Group) -> Table | None:
+    """What audits found, doubts first; None where nobody audited."""
+    order = (findings.SUSPICIOUS, findings.NOT_CHECKED, findings.OK)
+    names = network_names(group.records)
+    rows = [
+        [
+            Cell(names[found.network], title=found.network),
+            Cell(found.perturbation or "the network itself", look="spec" if found.perturbation else "quiet"),
+            Cell(found.check.replace("_", " ")),
+            Cell(found.status, look="flag" if found.status == findings.SUSPICIOUS else "quiet"),
+            Cell(found.text, title=found.control, look="prose"),
+            Cell(found.advice, look="prose"),
+        ]
+        for found in sorted(group.findings, key=lambda found: order.index(found.status))
+    ]
+    return Table(["network", "number", "control", "status", "what was seen", "next"], rows, 6) if rows else None
 
 
 def miou_interval(record: Record, images: Sequence[int] | None = None) -> metrics.Interval:
@@ -260,3 +284,15 @@ def _flags(record: Record) -> Cell:
 
 def _worth(value: object) -> str:
     return f" {value:.2g}" if isinstance(value, (float, np.floating)) else ""
+
+
+def _audit(record: Record, audited: Sequence[Finding]) -> Cell:
+    """The doubts that controls of an attack raised; `not checked` where there were none of this attack."""
+    if record.clean or family(record).kind != "attack":
+        return Cell(DASH, look="quiet")
+    known = findings.about(record, audited)
+    names = [found.check.replace("_", " ") for found in findings.suspicious(known)]
+    checked = any(found.record and found.status != findings.NOT_CHECKED for found in known)
+    texts = [*names, *(() if checked else ("not checked",))]
+    told = "; ".join(f"{found.check.replace('_', ' ')}: {found.status}" for found in known)
+    return Cell(", ".join(texts) or "ok", len(names), told, "flag" if names else "quiet")

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from robustseg import metrics, registry
+from robustseg.findings import Finding, about, suspicious
 from robustseg.records import Record, SpecError
 from robustseg.summary import clean_of, mean_score, raised
 
@@ -152,17 +153,19 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}" if math.isfinite(share) else DASH
 
 
-def headline(records: Sequence[Record]) -> list[str]:
-    """What breaks what and how far: one sentence a network, the most broken first."""
+def headline(records: Sequence[Record], findings: Sequence[Finding] = ()) -> list[str]:
+    """What breaks what and how far, and what makes that doubtful: one sentence a network, the most broken first."""
     networks = network_names(records)
     sentences = []
     for spec in dict.fromkeys(r.network for r in records):
         own = [r for r in records if r.network == spec]
-        sentences.append(_sentence(networks[spec], own, records))
+        sentences.append(_sentence(networks[spec], own, records, findings))
     return [text for _, text in sorted(sentences, key=lambda pair: pair[0])]
 
 
-def _sentence(network: str, own: Sequence[Record], records: Sequence[Record]) -> tuple[float, str]:
+def _sentence(
+    network: str, own: Sequence[Record], records: Sequence[Record], findings: Sequence[Finding]
+) -> tuple[float, str]:
     measured = [(metrics.q(r.counts, c.counts), r) for r in own if not r.clean and (c := clean_of(r, records))]
     measured = [(q, r) for q, r in measured if math.isfinite(q)]
     if not measured:
@@ -177,7 +180,8 @@ def _sentence(network: str, own: Sequence[Record], records: Sequence[Record]) ->
         f"{_called(worst, records)} leaves {network} {percent(lowest, 0)} % of its clean mIoU "
         f"({percent(before)} to {percent(after)} %)"
     )
-    doubts = ", ".join(name.replace("_", " ") for name in raised(worst))
+    names = [*raised(worst), *(finding.check for finding in suspicious(about(worst, findings)))]
+    doubts = ", ".join(name.replace("_", " ") for name in dict.fromkeys(names))
     doubt = f" (flagged: {doubts})" if doubts else ""
     return lowest, f"{text}{doubt}{_beside_noise(worst, measured, records)}."
 
