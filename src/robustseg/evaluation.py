@@ -298,10 +298,11 @@ def _next_part(job: _Job, waiting: Iterator[Batch]) -> "_Part | None":
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What one batch gave: counts and scores a target, and what it cost."""
+    """What one batch gave: counts, scores and verdicts a target, and what it cost."""
 
     counts: list[Counts]
     scores: list[dict[str, list[float]]]
+    verdicts: list[dict[str, list[str]]]
     seconds: float
     forwards: int
     backwards: int
@@ -313,6 +314,7 @@ class _Part:
         return _Part(
             [a + b for a, b in zip(self.counts, other.counts, strict=True)],
             [{name: a[name] + b[name] for name in a} for a, b in zip(self.scores, other.scores, strict=True)],
+            [{name: a[name] + b[name] for name in a} for a, b in zip(self.verdicts, other.verdicts, strict=True)],
             self.seconds + other.seconds,
             self.forwards + other.forwards,
             self.backwards + other.backwards,
@@ -320,7 +322,9 @@ class _Part:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "_Part":
-        return cls(**{**data, "counts": [Counts.from_json(c) for c in data["counts"]]})
+        return cls(
+            **{"verdicts": [{}] * len(data["counts"]), **data, "counts": [Counts.from_json(c) for c in data["counts"]]}
+        )
 
 
 def _measure(job: _Job, batch: Batch) -> _Part:
@@ -331,14 +335,16 @@ def _measure(job: _Job, batch: Batch) -> _Part:
     images = batch.images.to(dtype, memory_format=torch.channels_last)
     with frozen(*job.networks), counted([*job.networks, job.guide]) as passes:
         perturbed = _perturb(job, images, batch)
-        counts, scores = [], []
+        counts, scores, verdicts = [], [], []
         for target in job.targets:
-            before = _predict(target, images)
-            after = before if perturbed is images else _predict(target, perturbed)
+            after, suspicion, verdict = _watch(target, perturbed)
+            before = after if perturbed is images else _predict(target, images)
             labels = batch.labels.cpu().numpy()
             counts.append(metrics.count(labels, after, batch.ids, len(job.data.label_space)))
-            scores.append({**_distances(perturbed, images), "agreement": _agreement(labels, before, after)})
-    return _Part(counts, scores, 0.0, passes.forwards, passes.backwards)
+            agreement = _agreement(labels, before, after)
+            scores.append({**_distances(perturbed, images), "agreement": agreement, **suspicion})
+            verdicts.append(verdict)
+    return _Part(counts, scores, verdicts, 0.0, passes.forwards, passes.backwards)
 
 
 def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
@@ -377,6 +383,24 @@ def _predict(network: Network, images: Tensor) -> np.ndarray:
     return predictions.cpu().numpy()
 
 
+class _Watched(NamedTuple):
+    labels: np.ndarray
+    suspicion: dict[str, list[float]]
+    verdicts: dict[str, list[str]]
+
+
+def _watch(network: Network, images: Tensor) -> _Watched:
+    """What a network answers, and what its monitor says of each image, if it has one (`monitor.triplet`)."""
+    watch: Any = getattr(network, "watch", None)
+    if watch is None:
+        return _Watched(_predict(network, images), {}, {})
+    with torch.inference_mode():
+        verdict = watch(images.to(device_of(network)))
+    suspicion = {name: values.tolist() for name, values in verdict.suspicion.items()}
+    said = {"attacked": verdict.attacked, "failed": [", ".join(members) for members in verdict.failed]}
+    return _Watched(verdict.labels.cpu().numpy(), suspicion, said)
+
+
 def _require_size(network: Network, shape: Sequence[int], images: Tensor) -> None:
     wanted = (len(images), *images.shape[-2:])
     if tuple(shape) != wanted:
@@ -405,6 +429,7 @@ def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: d
         label_space=job.data.label_space,
         counts=total.counts[index],
         scores=scores,
+        verdicts=total.verdicts[index],
         flags=flags,
         device=device_name(device_of(job.source)),
         versions=versions(),
@@ -457,7 +482,7 @@ class Passes:
 
 @contextmanager
 def counted(networks: Sequence[Network]) -> Iterator[Passes]:
-    """Count the passes of each network within, one for each image."""
+    """Count the passes of each network within, one for each image; of one made of networks, the passes of these."""
     passes = Passes()
 
     def backward(gradient: Tensor) -> None:
@@ -468,9 +493,17 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
         if output.requires_grad:
             output.register_hook(backward)
 
-    handles = [network.register_forward_hook(forward) for network in {id(n): n for n in networks}.values()]
+    parts = {id(part): part for network in networks for part in _parts(network)}
+    handles = [part.register_forward_hook(forward) for part in parts.values()]
     try:
         yield passes
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _parts(network: Network) -> list[Network]:
+    """The networks that a watched one decides among, which no pass of its own leaves out; any other is itself."""
+    if not hasattr(network, "watch"):
+        return [network]
+    return [part for child in network.children() if isinstance(child, Network) for part in _parts(child)]

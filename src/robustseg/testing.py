@@ -4,6 +4,7 @@ For packages that add their own: call the check of their kind in a test. A viola
 
     check_perturbation("mine(budget='linf:8/255')", still="mine(budget='linf:0')")
     check_network(MyNetwork(...))
+    check_monitor(MyNetwork(...))
     check_dataset(MyData(root))
 
 The small networks here are what the checks run on; they are exact in float64 and useful in other tests.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from robustseg import registry
 from robustseg.records import IGNORE, LabelSpace
-from robustseg.types import Budget, Dataset, ImageRng, Network, Perturbation, device_of, dtype_of
+from robustseg.types import Budget, Dataset, ImageRng, Network, Perturbation, device_of, dtype_of, frozen
 
 
 class ConformanceError(AssertionError):
@@ -315,6 +316,68 @@ def _check_forward(network: Network, name: str, classes: int, images: Tensor, to
     _require(
         apart <= tolerance * scale, f"expected {name} to label each image alone, got logits {apart:g} apart in a batch"
     )
+
+
+def check_monitor(network: Network, *, size: tuple[int, int] = (64, 96)) -> None:
+    """Check a network that watches itself: `watch(images)` as `monitor.detector.Verdict`, beside `check_network`.
+
+    One entry an image; the labels are those of `predict`; suspicion is finite, disagreement within [0, 1]; an image's
+    verdict does not depend on its batch; a member that gives NaN or raises is named, and the rest go on.
+
+    Args:
+        network: left in the mode it came in. size: of the images to try.
+
+    Raises:
+        ConformanceError: a check failed.
+    """
+    check_network(network, sizes=(size,))
+    name, count = network.spec, 3
+    images = torch.rand((count, 3, *size), generator=_generator(), dtype=dtype_of(network)).to(device_of(network))
+    with frozen(network), torch.no_grad():
+        watch: Any = getattr(network, "watch", None)
+        _require(callable(watch), f"expected watch(images) of {name}, got none")
+        verdict = watch(images)
+        for entry in ("attacked", "alarm", "failed", *verdict.suspicion):
+            entries = verdict.suspicion[entry] if entry in verdict.suspicion else getattr(verdict, entry)
+            _require(len(entries) == count, f"expected {count} entries of {entry} from {name}, got {len(entries)}")
+        _require(
+            torch.equal(verdict.labels, network.predict(images)),
+            f"expected the labels of {name}'s verdict to be those that it predicts, got others",
+        )
+        low, high = float(verdict.disagreement.min()), float(verdict.disagreement.max())
+        _require(low >= 0 and high <= 1, f"expected disagreement of {name} within [0, 1], got {low:g} to {high:g}")
+        _require(not any(verdict.failed), f"expected no failed member of {name}, got {verdict.failed}")
+        for entry, values in verdict.suspicion.items():
+            _require(bool(values.isfinite().all()), f"expected finite scores of {name}, got {entry} {values.tolist()}")
+            alone = torch.cat([watch(images[i : i + 1]).suspicion[entry] for i in range(count)])
+            apart = float((alone - values).abs().max())
+            _require(apart <= 1e-4, f"expected {name} to judge each image alone, got {entry} {apart:g} apart")
+        for member, part in network.named_children():
+            if isinstance(part, Network):
+                _check_failing(watch, images, member, part, name)
+
+
+def _check_failing(watch: Any, images: Tensor, member: str, part: Network, name: str) -> None:
+    def lost(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return torch.full_like(output, torch.nan)
+
+    def raising(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        raise RuntimeError("a member that fails")
+
+    for fault, hook in (("gives NaN", lost), ("raises", raising)):
+        handle = part.register_forward_hook(hook)
+        try:
+            verdict = watch(images)
+        finally:
+            handle.remove()
+        _require(
+            all(tuple(failed) == (member,) for failed in verdict.failed),
+            f"expected {name} to say that its {member} {fault}, got {verdict.failed}",
+        )
+        _require(not verdict.alarm.any(), f"expected no alarm of {name} where its {member} {fault}, got one")
+        _require(
+            bool((verdict.labels != IGNORE).all()), f"expected labels of {name} though its {member} {fault}, got void"
+        )
 
 
 def check_dataset(dataset: Dataset, *, samples: int = 3) -> None:

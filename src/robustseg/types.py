@@ -65,6 +65,10 @@ class Network(nn.Module):
         """Named inner feature maps, `[b, c, h', w']` each; empty where the network names none."""
         return {}
 
+    def members(self, images: Images) -> tuple[Logits, ...]:
+        """The logits of each network that this one decides among; most are their own only member."""
+        return (self(images),)
+
     def draw(self, rng: "ImageRng") -> "Network":
         """One draw of a randomised network; a network without randomness is its own draw."""
         return self

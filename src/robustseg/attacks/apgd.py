@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robustseg.attacks.gradient import random_within
+from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Aim, Best, Here, aim, climb, direction
 from robustseg.losses import balanced, wrong_pixels
 from robustseg.records import SpecError
@@ -52,7 +53,7 @@ def apgd(
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each restart.
-        objective: a name of `losses.OBJECTIVES` or a function; its gradient is followed and its value decides on steps.
+        objective: a name of `attacks.objectives` or a function; its gradient is followed and its value decides on steps.
             `balanced_masked_cross_entropy:1200,340,…` gives the pixels of each class.
         judge: what the best iterate is best at, in the same terms; None is the objective.
         shrink: begin with twice and 1.5 times the budget, 30 % of the steps each, as SEA does; what is returned comes

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Best, Known, aim, round_to_8bit, towards
-from robustseg.losses import objective as named_objective
 from robustseg.losses import pixel_jensen_shannon
 from robustseg.records import SpecError
 from robustseg.registry import attack
@@ -51,7 +51,7 @@ def search(
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'; under L2 a redrawn image moves by eps, and is projected.
         queries: forward passes of each image.
-        objective: decides what is kept; a name of `losses.OBJECTIVES` (`wrong_pixels` among them) or a function; never
+        objective: decides what is kept; a name of `attacks.objectives` (`wrong_pixels` among them) or a function; never
             differentiated. One that stops growing at lost pixels serves best.
         goal: `truth`, `prediction` or `least_likely`, see `steps.aim`. targets: labels to move towards in its place.
         clip: keep the result in [0, 1].

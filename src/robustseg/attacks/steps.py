@@ -6,7 +6,7 @@ what becomes of an image does not depend on the batch it is in; NaN never spread
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,6 +113,17 @@ class Known(Network):
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The network's own."""
         return self.network.features(images)
+
+    def members(self, images: Images) -> tuple[Tensor, ...]:
+        """The network's own."""
+        return self.network.members(images)
+
+    def __getattr__(self, name: str) -> Any:
+        # What else an objective asks for, the score of a monitor say, the network answers.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
 
 
 class Here(NamedTuple):
