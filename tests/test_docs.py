@@ -13,20 +13,21 @@ from robustseg.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+HONESTLY = (ROOT / "docs" / "evaluate-honestly.md").read_text()
 COMMANDS = typer.main.get_command(app)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def command_lines() -> list[str]:
-    text = "\n".join(blocks("")).replace("\\\n", " ")
+    text = "\n".join(blocks("") + blocks("", HONESTLY)).replace("\\\n", " ")
     return [line.split("  #")[0] for line in text.splitlines() if re.match(r"(\S*/)?robustseg ", line)]
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_readme_commands_parse(line: str) -> None:
+def test_commands_of_the_docs_parse(line: str) -> None:
     verb, *arguments = shlex.split(line)[1:]
     COMMANDS.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
 
