@@ -5,6 +5,8 @@ next one follows. Video needs the extra `video` (PyAV).
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from robustseg.datasets.files import images_in, read_image
 from robustseg.records import DatasetNotFound, MissingExtra, RobustsegError
+from robustseg.types import Dataset
 
 
 class Frame(NamedTuple):
@@ -45,6 +48,26 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         raise DatasetNotFound(f"expected a video or a folder of images at '{path}', got nothing; try another path")
 
 
+def frames_of(data: Dataset) -> Iterator[Frame]:
+    """The images of a data set as frames, in its order; labels are not looked at."""
+    for number in range(len(data)):
+        try:
+            yield Frame(number, data[number].image)
+        except RobustsegError as error:
+            yield Frame(number, None, str(error))
+
+
+def frame_rate(path: str | Path) -> Fraction | None:
+    """Frames a second of a video file, or None where it does not say.
+
+    Raises:
+        MissingExtra: PyAV is not installed. RobustsegError: the file is no video.
+    """
+    with _opened(Path(path)) as container:
+        rate: Fraction | None = container.streams.video[0].average_rate
+        return rate
+
+
 def _of_folder(folder: Path) -> Iterator[Frame]:
     files = images_in(folder)
     if not files:
@@ -57,6 +80,17 @@ def _of_folder(folder: Path) -> Iterator[Frame]:
 
 
 def _of_video(path: Path) -> Iterator[Frame]:
+    with _opened(path) as container:
+        stream, count = container.streams.video[0], 0
+        for image, problem in _decoded(container, stream):
+            yield Frame(count, image, problem)
+            count += 1
+        if stream.frames > count:
+            yield Frame(count, None, f"the video ends after {count} of its {stream.frames} frames")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     av = load_av()
     try:
         container = av.open(str(path))
@@ -67,17 +101,11 @@ def _of_video(path: Path) -> Iterator[Frame]:
     with container:
         if not container.streams.video:
             raise RobustsegError(f"expected a video in '{path}', got a file without pictures; try another file")
-        stream = container.streams.video[0]
-        count = 0
-        for image, problem in _decoded(av, container, stream):
-            yield Frame(count, image, problem)
-            count += 1
-        if stream.frames > count:
-            yield Frame(count, None, f"the video ends after {count} of its {stream.frames} frames")
+        yield container
 
 
-def _decoded(av: Any, container: Any, stream: Any) -> Iterator[tuple[Tensor | None, str]]:
-    packets = container.demux(stream)
+def _decoded(container: Any, stream: Any) -> Iterator[tuple[Tensor | None, str]]:
+    av, packets = load_av(), container.demux(stream)
     while True:
         try:
             packet = next(packets, None)

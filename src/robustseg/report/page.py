@@ -52,13 +52,18 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
 def page(records: Sequence[Record], panels: Sequence[Path] = (), findings: Sequence[Finding] = ()) -> str:
     """The whole HTML text of records, and of the panel files and the findings of audits that belong to them."""
     found = tables.groups(records, findings)
+    body = _header(found) + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
+    return document("robustseg report", body)
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML document in the look of the house, with nothing from outside."""
     texts = {name: (resources.files("robustseg.report") / f"page.{name}").read_text("utf-8") for name in ("css", "js")}
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    body = _header(found) + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>robustseg report</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{escape(title)}</title>'
         f'<link rel="icon" href="data:,"><style>{texts["css"]}</style></head>\n'
         f"<body><main>{body}</main><script>{texts['js']}</script></body></html>\n"
     )

@@ -1,0 +1,150 @@
+"""The command that watches a stream: monitor."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from robustseg.cli.shared import Device, OutDir, app, err, open_network, out, parse_size, pick_device
+from robustseg.records import RobustsegError
+
+if TYPE_CHECKING:
+    from robustseg.datasets.video import Frame
+    from robustseg.monitor.stream import Injection
+    from robustseg.monitor.stream import Progress as Step
+    from robustseg.monitor.triplet import Triplet
+
+MEMBERS = {"T": "teacher", "S": "student", "A": "adaptive"}
+
+
+@app.command()
+def monitor(
+    triplet: Annotated[
+        str, typer.Option(help="Spec of a triplet, or a folder with triplet.safetensors or its three members.")
+    ],
+    source: Annotated[str, typer.Option("--input", help="A video, a folder of images, or a data spec.")],
+    out_dir: OutDir,
+    size: Annotated[str | None, typer.Option(help="Resize frames to HxW.")] = None,
+    quiet: Annotated[
+        int, typer.Option(help="Frames at the start that are known to be quiet; 0: the triplet's own thresholds.")
+    ] = 50,
+    attack: Annotated[str | None, typer.Option(help="Inject this attack, to see it noticed.")] = None,
+    target: Annotated[str, typer.Option(help="The member that it is made for: T, S or A.")] = "T",
+    first: Annotated[int, typer.Option("--from", help="The first attacked frame.")] = 150,
+    end: Annotated[int, typer.Option("--to", help="The first frame after the attack.")] = 170,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a member that gives no answer counts as failed.")
+    ] = None,
+    video: Annotated[bool, typer.Option(help="Write the overlay video.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the attack's random draws.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Watch a stream: which network is attacked, alarms and all-clears, an overlay video, a timeline.
+
+    A stopped stream goes on when the same command is given again.
+    """
+    from robustseg.monitor.stream import watch_stream
+    from robustseg.report.timeline import outcome, read_timeline, write_timeline
+
+    injection = _injection(attack, target, first, end, seed)
+    frames, rate = _open_frames(source)
+    watched = _open_triplet(triplet).to(pick_device(device))
+    wanted = parse_size(size) if size else None
+    try:
+        with _shown() as on_frame:
+            watch_stream(
+                watched,
+                frames,
+                source=source,
+                folder=out_dir,
+                size=wanted,
+                quiet=quiet,
+                injection=injection,
+                timeout=timeout,
+                video=video,
+                rate=rate,
+                on_frame=on_frame,
+            )
+    finally:
+        if (out_dir / "frames.jsonl").is_file():
+            page, timeline = write_timeline(out_dir), read_timeline(out_dir)
+            speed = timeline.speed
+            lines = [
+                *outcome(timeline),
+                f"{speed.rate:.1f} frames/s; frame to verdict {1000 * speed.median:.0f} ms, 99 % within "
+                f"{1000 * speed.slowest:.0f} ms; bare forwards over everything {speed.ratio:.2f}",
+                f"timeline: {page}",
+            ]
+            out.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _shown() -> "Iterator[Callable[[Step], None]]":
+    """The frame at work on stderr; alarms and all-clears as they come, on stdout."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as progress:
+        task, held = progress.add_task("waiting for the first frame"), [""]
+
+        def on_frame(step: "Step") -> None:
+            rate = f", {1 / step.seconds:.1f} frames/s" if step.seconds else ""
+            progress.update(task, description=f"frame {step.number}{rate}")
+            if step.alarm != held[0]:
+                text = f"alarm, the {step.alarm} is attacked" if step.alarm else "all clear"
+                out.print(f"frame {step.number}: {text}", highlight=False)
+                held[0] = step.alarm
+
+        yield on_frame
+
+
+def _injection(attack: str | None, target: str, first: int, end: int, seed: int) -> "Injection | None":
+    from robustseg import api
+    from robustseg.monitor.stream import Injection
+
+    if attack is None:
+        return None
+    if target.upper() not in MEMBERS:
+        raise RobustsegError(f"expected a target T, S or A, got '{target}'; try --target T")
+    return Injection(api.perturbation(attack), MEMBERS[target.upper()], first, end, seed)
+
+
+class _Stream(NamedTuple):
+    frames: "Iterator[Frame]"
+    rate: Fraction
+
+
+def _open_frames(source: str) -> _Stream:
+    """The frames that `--input` means and the rate that their overlay plays at; 10 a second where nothing is known."""
+    from robustseg import api
+    from robustseg.datasets.video import frame_rate, frames_of, read_frames
+
+    path, rate = Path(source), Fraction(10)
+    if path.is_file():
+        return _Stream(read_frames(path), frame_rate(path) or rate)
+    looks_like_path = path.is_dir() or ("(" not in source and ("/" in source or path.suffix))
+    return _Stream(read_frames(path) if looks_like_path else frames_of(api.data(source)), rate)
+
+
+def _open_triplet(text: str) -> "Triplet":
+    from robustseg.monitor.triplet import Triplet
+
+    folder = Path(text)
+    if folder.is_dir():
+        files = [folder / f"{name}.safetensors" for name in MEMBERS.values()]
+        missing = [file.name for file in files if not file.is_file()]
+        if (folder / "triplet.safetensors").is_file():
+            text = str(folder / "triplet.safetensors")
+        elif missing:
+            raise RobustsegError(
+                f"expected triplet.safetensors, or teacher, student and adaptive.safetensors, in {folder}, "
+                f"got no {missing[0]}; try robustseg train-adaptive for the adaptive network"
+            )
+        else:
+            members = (f"{file.stem}=weights({str(file)!r})" for file in files)
+            text = f"triplet({', '.join(members)})"
+    network = open_network(text)
+    if not isinstance(network, Triplet):
+        raise RobustsegError(f"expected a triplet, got '{network.spec}'; try triplet(teacher=…, student=…, adaptive=…)")
+    return network

@@ -1,0 +1,374 @@
+"""Frames in order through a triplet: a verdict for each, alarms and all-clears, an overlay video. Memory stays constant.
+
+What is quiet is learnt from the first frames of the stream, which must be quiet; their scores set the thresholds of the
+triplet and the limits of the CUSUM (`cusum.quiet_limits`). A stream writes into its folder, line by line,
+
+* `stream.json`: what was watched with what;
+* `frames.jsonl`: a line a frame: score, verdict, sums, seconds; or the problem of a frame that gave no verdict;
+* `events.jsonl`: `quiet` (the limits), `alarm`, `clear`, `failed`, `recovered`, `unreadable`, `end`, with frame and latency;
+* `overlay.mp4`, and `overlay-from-N.mp4` where a stopped stream went on: a video file cannot be continued.
+
+The same call goes on after the last line of `frames.jsonl`, with the same sums: verdicts and alarms are those of one run.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustseg.datasets.video import Frame
+from robustseg.datasets.views import resize_image
+from robustseg.monitor import cusum
+from robustseg.monitor.detector import MEMBERS, Verdict, bounds
+from robustseg.monitor.guard import Guard
+from robustseg.monitor.overlay import Canvas, Overlay, Scene
+from robustseg.monitor.triplet import Triplet
+from robustseg.networks.fast import fast
+from robustseg.provenance import digest
+from robustseg.records import (
+    RobustsegError,
+    append_line,
+    json_line,
+    make_folder,
+    read_lines,
+    sole_writer,
+    write_whole,
+)
+from robustseg.types import ImageRng, Images, Network, Perturbation, device_of, dtype_of, frozen
+
+BARE_EVERY = 10
+"""Every so many frames the three forwards are timed alone, on the same frame, for the ratio."""
+
+
+@dataclass(frozen=True)
+class Injection:
+    """An attack on some frames of a stream, to see it noticed.
+
+    A stream has no labels, so the attack is given the prediction of its target on the clean frame.
+
+    Args:
+        perturbation: made against the target, frame by frame. target: `teacher`, `student` or `adaptive`.
+        first: the first attacked frame. end: the first one after the attack.
+        seed: of its random draws.
+    """
+
+    perturbation: Perturbation
+    target: str
+    first: int
+    end: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target not in MEMBERS:
+            raise RobustsegError(f"expected a target of {', '.join(MEMBERS)}, got '{self.target}'")
+        if not 0 <= self.first < self.end:
+            raise RobustsegError(
+                f"expected an attack from a frame to a later one, got {self.first} to {self.end}; try --from 100 --to 120"
+            )
+
+    def hits(self, number: int) -> bool:
+        """Whether this frame is attacked."""
+        return self.first <= number < self.end
+
+    def attacked(self, network: Network, images: Images, number: int) -> Images:
+        """The images of a frame, attacked through a network."""
+        rng = ImageRng(self.seed, [str(number)])
+        return self.perturbation(network, images, network.predict(images), rng=rng)
+
+
+class Progress(NamedTuple):
+    """One frame done: its number, who is under alarm, and the seconds that it took."""
+
+    number: int
+    alarm: str
+    seconds: float
+
+
+def watch_stream(
+    triplet: Triplet,
+    frames: Iterable[Frame],
+    *,
+    source: str,
+    folder: str | Path,
+    size: tuple[int, int] | None = None,
+    quiet: int = 50,
+    injection: Injection | None = None,
+    timeout: float | None = None,
+    video: bool = True,
+    rate: Fraction = Fraction(10),
+    on_frame: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Watch a stream to its end; see the head of this file for what is written.
+
+    Args:
+        triplet: on its device, in its precision.
+        frames: in order, from the first one also where the stream goes on.
+        source: what the frames are, in words, for the log.
+        folder: made, or gone on with.
+        size: (height, width) that frames are resized to.
+        quiet: how many frames at the start are known to be quiet; nobody is blamed in them. 0 takes the triplet's own
+            thresholds from the first frame on.
+        injection: an attack to inject.
+        timeout: seconds after which a member that has not answered a frame counts as failed; None waits.
+        video: whether to write the overlay. rate: frames a second that it plays at.
+        on_frame: called after each frame.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RobustsegError: the folder holds another stream, the quiet frames give no limits, or a file cannot be written.
+    """
+    if quiet and injection and injection.first < quiet:
+        raise RobustsegError(
+            f"expected an attack after the {quiet} quiet frames, got one from frame {injection.first}; try --from {quiet + 100}"
+        )
+    folder = make_folder(Path(folder))
+    with ExitStack() as stack:
+        stack.enter_context(sole_writer(folder))
+        stack.enter_context(frozen(triplet))
+        run = _Run(triplet, folder, size=size, quiet=quiet, injection=injection, timeout=timeout)
+        run.resume({"source": source, "rate": str(rate)})
+        run.lines = stack.enter_context(open(run.path, "ab"))
+        run.rate = rate if video else None
+        stack.callback(run.close)
+        for progress in run.through(frames):
+            on_frame(progress)
+    return folder
+
+
+class _Run:
+    """The state of one stream."""
+
+    def __init__(
+        self,
+        triplet: Triplet,
+        folder: Path,
+        *,
+        size: tuple[int, int] | None,
+        quiet: int,
+        injection: Injection | None,
+        timeout: float | None,
+    ):
+        self.given, self.folder, self.size, self.quiet, self.injection = triplet, folder, size, quiet, injection
+        self.timeout = timeout
+        self.guards = [Guard(getattr(triplet, name), timeout) for name in MEMBERS]
+        self.target = fast(getattr(triplet, injection.target if injection else "teacher"))
+        self.scores: list[float] = []  # of the quiet frames
+        self.limits = None if quiet else cusum.threshold_limits(*bounds(triplet.threshold))
+        self.triplet = triplet if self.limits else _with_threshold(triplet, (None, None))
+        self.sums, self.next, self.failed = cusum.Sums(), 0, frozenset[str]()
+        self.rate: Fraction | None = None
+        self.overlay: Overlay | None = None
+
+        self.lines: BinaryIO = io.BytesIO()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "frames.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    def resume(self, about: dict[str, Any]) -> None:
+        """Write what this stream is, or check that the folder holds it, and go on after its last line."""
+        about |= {"format": 1, "triplet": self.given.spec, "weights": digest(self.given), "size": self.size}
+        about |= {"quiet": self.quiet, "timeout": self.timeout, "attack": _about(self.injection)}
+        about = json.loads(json.dumps(about))
+        path = self.folder / "stream.json"
+        if path.is_file():
+            (before,) = read_lines(path)
+            apart = [name for name in about if before.get(name) != about[name]]
+            if apart:
+                raise RobustsegError(
+                    f"expected the stream that {self.folder} holds, got another {apart[0]}: {about[apart[0]]} "
+                    f"in place of {before.get(apart[0])}; try another --out"
+                )
+        else:
+            write_whole(path, json_line(about))
+        if self.path.is_file():
+            self._replay()
+
+    def _replay(self) -> None:
+        """Go back to where the last line stands; a torn one is cut away."""
+        with open(self.path, "r+b") as file:
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        for line in read_lines(self.path):
+            self.next = line["frame"] + 1
+            if "problem" in line:
+                continue
+            if line["frame"] < self.quiet:
+                self.scores.append(math.nan if line["score"] is None else line["score"])
+            self.sums = cusum.Sums(line["up"], line["down"], line["alarm"])
+            self.failed = frozenset(line["failed"])
+        if self.events.is_file():
+            told = [event for event in read_lines(self.events) if event["frame"] < self.next and event["kind"] != "end"]
+            write_whole(self.events, "".join(map(json_line, told)))
+        if self.limits is None and self.next > self.quiet:
+            self._learn()
+
+    def through(self, frames: Iterable[Frame]) -> Iterator[Progress]:
+        """Watch the frames that are not done yet."""
+        waiting = iter(frames)
+        start = time.perf_counter()
+        while (frame := next(waiting, None)) is not None:
+            if frame.number >= self.next:
+                if self.limits is None and frame.number >= self.quiet:
+                    self._learn()
+                    self._tell("quiet", frame.number, limits=self.limits._asdict() if self.limits else None)
+                line = self._watch(frame, start)
+                self._write(line)
+                self.next = frame.number + 1
+                yield Progress(frame.number, self.sums.alarm, line.get("seconds", 0.0))
+            start = time.perf_counter()
+        self._tell("end", self.next)
+
+    def _learn(self) -> None:
+        self.limits = cusum.quiet_limits(self.scores)
+        self.triplet = _with_threshold(self.given, (self.limits.lower, self.limits.upper))
+
+    def _watch(self, frame: Frame, start: float) -> dict[str, Any]:
+        """One frame: the line that is kept of it."""
+        if frame.image is None:
+            self._tell("unreadable", frame.number, reason=frame.problem)
+            return {"frame": frame.number, "problem": frame.problem}
+        there = time.perf_counter()
+        image = frame.image if self.size is None else resize_image(frame.image, self.size)
+        images = image[None].to(device_of(self.given), dtype_of(self.given))
+        ready = time.perf_counter()
+        injected = self.injection is not None and self.injection.hits(frame.number)
+        if self.injection and injected:
+            images = self.injection.attacked(self.target, images, frame.number)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            answers = [guard(images) for guard in self.guards]
+            self._failures(frame.number, answers)
+            if len(self.failed) == len(MEMBERS):
+                return {"frame": frame.number, "problem": "no member answered"}
+            verdict = self.triplet.judge(answers)
+        score = float(verdict.scores[0])
+        latency = ready - there + time.perf_counter() - begin
+        self._decide(frame.number, score, latency)
+        if self.rate:
+            self._draw(frame.number, images, answers, verdict, injected)
+        seconds = ready - start + time.perf_counter() - begin
+        line = {"frame": frame.number, "score": score, "attacked": verdict.attacked[0], "failed": sorted(self.failed)}
+        line |= {"alarm": self.sums.alarm, "up": self.sums.up, "down": self.sums.down, "injected": injected}
+        line |= {"latency": latency, "seconds": seconds}
+        if frame.number % BARE_EVERY == BARE_EVERY - 1 and not self.failed:
+            line["bare"] = self._bare(images)
+        return line
+
+    def _failures(self, number: int, answers: list[Tensor | None]) -> None:
+        """Tell who failed now and who is back."""
+        now = frozenset(name for name, logits in zip(MEMBERS, answers, strict=True) if logits is None)
+        for name, guard in zip(MEMBERS, self.guards, strict=True):
+            if name in now - self.failed:
+                self._tell("failed", number, member=name, reason=guard.problem)
+            if name in self.failed - now:
+                self._tell("recovered", number, member=name)
+        self.failed = now
+
+    def _decide(self, number: int, score: float, latency: float) -> None:
+        if number < self.quiet:
+            self.scores.append(score)
+        if self.limits is None:
+            return
+        before, self.sums = self.sums.alarm, cusum.step(self.sums, score, self.limits)
+        if before != self.sums.alarm:
+            for kind, member in (("clear", before), ("alarm", self.sums.alarm)):
+                if member:
+                    self._tell(kind, number, member=member, score=score, latency=latency)
+
+    def _draw(
+        self, number: int, images: Images, answers: list[Tensor | None], verdict: Verdict, injected: bool
+    ) -> None:
+        member = self.injection.target if self.injection else self.sums.alarm or "teacher"
+        own = answers[MEMBERS.index(member)]
+        if self.overlay is None:
+            height, width = images.shape[-2:]
+            name = f"overlay-from-{number}.mp4" if number else "overlay.mp4"
+            assert self.rate is not None
+            canvas = Canvas((height, width), self.given.label_space)
+            self.overlay = Overlay(self.folder / name, canvas, rate=self.rate)
+        labels = verdict.labels[0].to(torch.uint8).cpu().numpy()
+        scene = Scene(
+            number=number,
+            image=(images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy(),
+            member=member,
+            own=np.full_like(labels, 255) if own is None else own[0].max(0).indices.to(torch.uint8).cpu().numpy(),
+            repaired=labels,
+            answered=_answered(self.triplet, verdict.attacked[0], self.failed),
+            disagreement=(verdict.disagreement[0] * 255).to(torch.uint8).cpu().numpy(),
+            score=float(verdict.scores[0]),
+            limits=self.limits,
+            learnt=f"learning what is quiet: frame {number + 1} of {self.quiet}",
+            alarm=self.sums.alarm,
+            failed=tuple(sorted(self.failed)),
+            injected=self.injection.target if injected and self.injection else "",
+        )
+        self.overlay.add(scene)
+
+    def _bare(self, images: Images) -> float:
+        """Seconds of the three forwards alone."""
+        with torch.inference_mode():
+            begin = time.perf_counter()
+            for guard in self.guards:
+                guard.member(images)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            return time.perf_counter() - begin
+
+    def _tell(self, kind: str, number: int, **more: Any) -> None:
+        append_line(self.events, {"frame": number, "kind": kind, **more})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.lines.write(json_line(line).encode())
+        self.lines.flush()
+
+    def close(self) -> None:
+        """Finish the video; it is valid wherever the stream stopped."""
+        if self.overlay is not None:
+            self.overlay.close()
+
+
+def _with_threshold(triplet: Triplet, threshold: tuple[float | None, float | None]) -> Triplet:
+    return Triplet(
+        triplet.teacher,
+        triplet.student,
+        triplet.adaptive,
+        threshold=threshold,
+        vote=triplet.vote,
+        tile=triplet.tile,
+        distance=triplet.distance,
+    )
+
+
+def _about(injection: Injection | None) -> dict[str, Any] | None:
+    if injection is None:
+        return None
+    about = {name: getattr(injection, name) for name in ("target", "first", "end", "seed")}
+    return {"spec": injection.perturbation.spec, **about}
+
+
+def _answered(triplet: Triplet, attacked: str, failed: frozenset[str]) -> str:
+    """Who gave the corrected answer, in words."""
+    if triplet.vote == "soft":
+        return "the mean of all answers"
+    if triplet.tile is not None:
+        return "each tile by the member judged sound"
+    order = ("teacher", "student", "adaptive") if triplet.vote == "ts" else ("teacher", "adaptive", "student")
+    working = [name for name in order if name not in failed]
+    who = order[1] if attacked == "teacher" else working[0]
+    return f"the {who} network answers" if who == "adaptive" else f"the {who} answers"
