@@ -62,6 +62,18 @@ def test_evaluate_prints_the_worst_of_all_that_was_tried(network: str, tmp_path:
     assert len(json.loads((tmp_path / "summary.json").read_text())) == 3
 
 
+def test_saved_images_are_what_is_measured(network: str, tmp_path: Path) -> None:
+    command = ("evaluate", "--network", network, "--data", DATA, "--perturbation", "fgsm(budget='linf:8/255')")
+    save = ("--save-images", str(tmp_path / "images"), "--out", str(tmp_path))
+    run(*command, *save, "--dry-run")
+    assert not list(tmp_path.rglob("*.png"))
+    run(*command, *save)
+    saved = read_records(tmp_path)[-1]
+    assert saved.perturbation == f"saved(perturbation=fgsm(budget='linf:8/255'), folder='{tmp_path}/images')"
+    assert sorted(file.stem for file in tmp_path.rglob("*.png")) == sorted(saved.ids)
+    assert 7 / 255 < max(saved.scores["linf"]) <= 8 / 255 + 1e-6
+
+
 def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path, network: str) -> None:
     before = (folder / "records.jsonl").read_bytes()
     change = ("--perturbation", "gaussian(rms='8/255')")

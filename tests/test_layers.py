@@ -14,7 +14,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"metrics", "types", "panels"},
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "findings"},
-    {"attacks", "networks", "datasets", "noise"},
+    {"attacks", "networks", "datasets", "noise", "saved"},
     {"training", "monitor", "doctor", "flags"},
     {"evaluation", "api"},
     {"report", "testing", "audit"},

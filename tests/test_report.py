@@ -296,3 +296,10 @@ def test_no_records_and_no_room_give_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RobustsegError, match=r"expected to make .*try another --out"):
         write_report([tmp_path], tmp_path / "file" / "r.html")
+
+
+def test_a_saved_perturbation_is_of_the_family_of_what_was_saved() -> None:
+    plain = runs.record("a", "fgsm(budget='linf:8/255')", 0.2)
+    saved = replace(plain, perturbation=f"saved(perturbation={plain.perturbation}, folder='images')")
+    assert words.family(saved) == words.family(plain)
+    assert words.strength(saved) == words.strength(plain) == "8/255"

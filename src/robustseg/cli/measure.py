@@ -58,6 +58,9 @@ def evaluate(
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32, float64, or bfloat16 for the attack's passes.")] = "float32",
     panels: Annotated[int, typer.Option(help="Pictures kept of the images that lose most, for each record.")] = 2,
+    save_images: Annotated[
+        Path | None, typer.Option(help="Write perturbed images here as 8-bit PNG; what is read back is measured.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
 ) -> None:
     """Measure networks on clean and perturbed images; writes records.jsonl and summary.json.
@@ -70,6 +73,10 @@ def evaluate(
 
     conditions = Conditions(seed=seed, batch_size=batch_size, precision=precision)
     changes = [None, *(api.perturbation(spec) for spec in perturbation or [])]  # cheap checks come first
+    if save_images and not dry_run:
+        changes = [
+            c and api.perturbation(f"saved(perturbation={c.spec}, folder={str(save_images)!r})") for c in changes
+        ]
     dataset = open_data(data, images, size)
     where = pick_device(device)
     networks = [open_network(spec).to(where) for spec in dict.fromkeys(network)]

@@ -46,7 +46,7 @@ class Family(NamedTuple):
 def family(record: Record) -> Family:
     """The family of a record's perturbation, read from its spec."""
     try:
-        call = registry.parse(record.perturbation)
+        call = _call(record)
         name = ast.unparse(call.func)
     except SpecError:
         return Family(record.perturbation, "", "", "", _kind("", record))
@@ -62,6 +62,14 @@ def family(record: Record) -> Family:
     return Family(name, norm, ", ".join(rest), source, kind)
 
 
+def _call(record: Record) -> ast.Call:
+    """The call tree of a record's perturbation; of a saved one, that of what was saved."""
+    call = registry.parse(record.perturbation)
+    if ast.unparse(call.func) == "saved":
+        call = next((k.value for k in call.keywords if isinstance(k.value, ast.Call)), call)
+    return call
+
+
 def _kind(name: str, record: Record) -> str:
     entry = registry.table().get(("perturbation", name))
     if entry:
@@ -72,7 +80,7 @@ def _kind(name: str, record: Record) -> str:
 def strength(record: Record) -> str:
     """How strong a perturbation was asked to be, as written: `10/255`, or empty."""
     try:
-        call = registry.parse(record.perturbation)
+        call = _call(record)
     except SpecError:
         return ""
     texts = [str(k.value.value) for k in call.keywords if k.arg in STRENGTHS and isinstance(k.value, ast.Constant)]
