@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Best, Here, aim, climb, direction
 from robustseg.records import SpecError
 from robustseg.registry import attack
@@ -43,7 +44,7 @@ def fgsm(
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
         goal: the attacker's label, see `steps.aim`.
-        objective: a name of `losses.OBJECTIVES` or a function.
+        objective: a name of `attacks.objectives` or a function.
         clip: keep the result in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for networks that draw.
@@ -122,7 +123,7 @@ def ifgsm(
         steps: None follows the papers' rule, see `steps_of`.
         step_size: of one value under L-inf; root mean square of one step under L2.
         goal: the attacker's label, see `steps.aim`.
-        objective: a name of `losses.OBJECTIVES` or a function.
+        objective: a name of `attacks.objectives` or a function.
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for networks that draw.
@@ -214,7 +215,7 @@ def mifgsm(
         decay: of the momentum; 0 is iterative FGSM.
         keep: `best` or `last` iterate. judge: what the best is best at, see `pgd`.
         goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        objective: a name of `losses.OBJECTIVES` or a function.
+        objective: a name of `attacks.objectives` or a function.
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for networks that draw.
@@ -292,9 +293,10 @@ def pgd(
         step_size: in the budget's norm; None is `step_of`.
         restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
         keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
-        judge: what the best is best at, a name of `losses.OBJECTIVES` or a function; None is the objective.
+        judge: what the best is best at, a name of `attacks.objectives` or a function; None is the objective.
         goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        objective: a name of `losses.OBJECTIVES`, a function, or one function a step.
+        objective: a name of `attacks.objectives`, a function, or one function a step.
+        draws: of a network that draws, at each step; the gradient is their mean (expectation over transformation).
         clip: keep every iterate in [0, 1].
         round: to 8-bit values within the budget, see `steps.round_to_8bit`.
         rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.

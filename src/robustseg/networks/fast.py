@@ -28,8 +28,8 @@ def fast(network: Network) -> Network:
 
     Args:
         network: left as it was. Of one that cannot be traced as a whole, as of most foreign ones, the parts that can
-            are made faster. One that draws at random, answers softly, or whose fast copy does not agree with it on
-            two image sizes, is copied channels-last and otherwise as it is.
+            are made faster. One that draws at random or answers softly is copied channels-last with the networks that
+            it is made of made faster; one whose fast copy does not agree with it on two image sizes, as it is.
 
     Returns:
         A network with the same label space, spec, features and, up to rounding, logits and input gradients.
@@ -37,6 +37,9 @@ def fast(network: Network) -> Network:
     frozen = copy.deepcopy(network).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     own = (getattr(type(network), name) is getattr(Network, name) for name in ("draw", "soft", "predict"))
     if not all(own):
+        for name, part in frozen.named_children():
+            if isinstance(part, Network):
+                setattr(frozen, name, fast(part))
         return frozen
     quick = _Fast(frozen, _quickened(copy.deepcopy(frozen)).to(memory_format=torch.channels_last))
     return quick if _agree(frozen, quick) else frozen
