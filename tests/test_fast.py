@@ -121,6 +121,26 @@ def test_a_network_that_cannot_be_traced_is_copied(untyped):
     torch.testing.assert_close(quick(images), network(images))
 
 
+class _Sharing(PixelNetwork):
+    """Both summands get one gradient; the second's convolution gives none, so that its ReLU is handed the shared one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.double()
+
+    def forward(self, images):
+        first, second = self.first(images).relu(), self.second(images).relu()
+        return self.convolution(first + second + self.third(second).detach())
+
+
+def test_a_gradient_that_two_share_is_not_overwritten(untyped):
+    torch.manual_seed(0)
+    network, images = _Sharing(), torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    expected, got = (torch.autograd.grad(n(images)[:, 0].sum(), images)[0] for n in (network, fast(network)))
+    torch.testing.assert_close(got, expected)
+
+
 class _Drawing(PixelNetwork):
     def forward(self, images):
         return super().forward(images) + torch.rand(())
@@ -145,7 +165,8 @@ def test_subpixel_equals_transposed_convolution(kernel, stride, padding, output_
     module = nn.ConvTranspose2d(3, 4, kernel, stride, padding, output_padding, bias=bias).double()
     assert Subpixel.fits(module)
     x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
-    torch.testing.assert_close(Subpixel(module)(x), module(x))
+    for planes in (False, True):
+        torch.testing.assert_close(Subpixel(module, planes=planes)(x), module(x))
 
 
 def test_a_transposed_convolution_of_another_size_is_left_alone():

@@ -11,10 +11,11 @@ value stays the unweighted loss, and values of different steps, weights and atta
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from robustseg.records import IGNORE, SpecError
 from robustseg.types import Labels, Logits, Network, Objective, PerImage
@@ -30,7 +31,28 @@ def image_mean(values: Tensor, labels: Labels) -> PerImage:
 def pixel_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
     """`-log softmax(logits)[label]` of each pixel, `[b, h, w]`, 0 at void."""
     # Class planes apart: the softmax over a few classes side by side (channels last) takes three times as long.
-    return F.cross_entropy(logits.contiguous(), labels, ignore_index=IGNORE, reduction="none")
+    values: Tensor = _CrossEntropy.apply(logits.contiguous(), labels)
+    return values
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy whose backward writes the gradient once: `weight * (softmax - onehot)`, where autograd fills three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        valid = labels != IGNORE
+        index = torch.where(valid, labels, 0).unsqueeze(1)
+        log_p = logits.log_softmax(1)
+        ctx.save_for_backward(log_p, index, valid)
+        return torch.where(valid, -log_p.gather(1, index).squeeze(1), 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None]:
+        log_p, index, valid = ctx.saved_tensors
+        weights = torch.where(valid, weights, 0).unsqueeze(1)
+        gradient = log_p.exp().mul_(weights)
+        return gradient.scatter_add_(1, index, -weights), None
 
 
 def pixel_margin(logits: Logits, labels: Labels) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from robustseg.types import Images, Logits, Network
 
@@ -24,10 +24,7 @@ class LayeredNetwork(Network):
 
     def forward(self, images: Images) -> Logits:
         """Logits `[b, k, h, w]` at the size of the images; after the k classes may stand others."""
-        height, width = images.shape[-2:]
-        for _, x in self._outputs(images):
-            logits = x
-        return logits[..., :height, :width]
+        return self.seen(images, ()).logits
 
     def features(self, images: Images, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs, after the activation, of each layer and of each block (`stage1.0`, …), without the logits.
@@ -54,11 +51,10 @@ class LayeredNetwork(Network):
             logits = x
             if name in names:
                 found[name] = x
-        return Seen(logits[..., :height, :width], found)
+        return Seen(_cropped(logits, height, width), found)
 
     def _outputs(self, images: Images) -> Iterator[tuple[str, Tensor]]:
-        height, width = images.shape[-2:]
-        x = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+        x = _padded(images)
         memory: list[Tensor] = []
         for name, layer in self.named_children():
             blocks = layer.named_children() if isinstance(layer, nn.Sequential) else [("", layer)]
@@ -69,3 +65,19 @@ class LayeredNetwork(Network):
     def _through(self, block: nn.Module, x: Tensor, memory: list[Tensor]) -> Tensor:
         """One block; `memory` is what blocks hand to later ones."""
         return block(x)
+
+
+# Kept whole when the network is traced, so that a size that needs neither pays for neither.
+
+
+@fx.wrap
+def _padded(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    if height % 8 == 0 and width % 8 == 0:
+        return images
+    return F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+
+
+@fx.wrap
+def _cropped(logits: Tensor, height: int, width: int) -> Tensor:
+    return logits if logits.shape[-2:] == (height, width) else logits[..., :height, :width]
