@@ -32,7 +32,8 @@ from robustseg.monitor.detector import (
     blamed,
     bounds,
     difference,
-    pixel_hamming,
+    label_difference,
+    labels_of,
     tiled,
     untiled,
 )
@@ -171,7 +172,12 @@ class Triplet(Network):
         """The corrected logits and the verdict."""
         logits, working = _complete(answers)
         everybody = working.all(0)
-        tiles = tiled(difference(*logits, distance=self.distance).detach(), self.tile)
+        labels = [labels_of(one) for one in logits]
+        if self.distance == "hamming":  # from labels that are there already: finding them takes its time
+            pixels = label_difference(*labels, dtype=logits.teacher.dtype)
+        else:
+            pixels = difference(*logits, distance=self.distance).detach()
+        tiles = tiled(pixels, self.tile)
         tiles = torch.where(everybody.view(-1, 1, 1), tiles, torch.nan)
         attacked = blamed(tiles, self.threshold)
         corrected = self._mean(logits, working) if self.vote == "soft" else self._chosen(logits, working, tiles)
@@ -180,8 +186,8 @@ class Triplet(Network):
             scores=_extreme(tiles),
             attacked=attacked,
             alarm=torch.tensor([who in noticed for who in attacked], device=tiles.device),
-            labels=corrected.argmax(1).where(working.any(0).view(-1, 1, 1), IGNORE),
-            disagreement=_disagreement(logits, working),
+            labels=labels_of(corrected).where(working.any(0).view(-1, 1, 1), IGNORE),
+            disagreement=_disagreement(labels, working).to(tiles.dtype),
             tiles=tiles,
             failed=[tuple(n for n, works in zip(MEMBERS, row, strict=True) if not works) for row in working.T.tolist()],
         )
@@ -275,10 +281,10 @@ def _extreme(tiles: Tensor) -> Tensor:
     return torch.where(high >= -low, high, low)
 
 
-def _disagreement(logits: Members, working: Tensor) -> Tensor:
+def _disagreement(labels: Sequence[Labels], working: Tensor) -> Tensor:
     pairs = ((0, 1), (0, 2), (1, 2))
-    differ = [pixel_hamming(logits[i], logits[j]) * (working[i] & working[j]).view(-1, 1, 1) for i, j in pairs]
-    return torch.stack(differ).mean(0)
+    differ = [(labels[i] != labels[j]) & (working[i] & working[j]).view(-1, 1, 1) for i, j in pairs]
+    return torch.stack(differ).float().mean(0)
 
 
 def fit(triplet: Triplet, data: Dataset, *, rate: float = 0.01, sides: int = 2, batch_size: int = 4) -> Triplet:
