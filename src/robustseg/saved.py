@@ -55,7 +55,7 @@ def saved(
 
 def _levels(images: Tensor, origin: Tensor) -> Tensor:
     """Gray levels, uint8: towards the original, and the nearest one where nothing changed."""
-    slack = 1e-3  # gray levels: 8/255 in float32 must stay 8
+    slack = 1e-4  # gray levels: 8/255 in float32 must stay 8
     levels = images * 255
     rounded = torch.where(images > origin, (levels + slack).floor(), (levels - slack).ceil())
     return torch.where(images == origin, levels.round(), rounded).clamp(0, 255).to(torch.uint8)
