@@ -18,7 +18,7 @@ from robustseg.cli import app
 from robustseg.datasets import Chosen
 from robustseg.evaluation import evaluate
 from robustseg.findings import Finding, read_findings, suspicious
-from robustseg.records import RobustsegError, SpecError, append_line, read_records
+from robustseg.records import LabelSpaceMismatch, RobustsegError, SpecError, append_line, read_records
 from robustseg.report import page, tables, words, write_report
 from robustseg.testing import gray_space
 from robustseg.types import Network, Sample
@@ -90,7 +90,7 @@ class Fake(Network):
         if self.name == "one_hot":
             return 10 * _one_hot(first(images))
         if self.name == "vote":
-            return sum(_one_hot(voter(images)) for voter in self.voters)
+            return torch.stack([_one_hot(voter(images)) for voter in self.voters]).sum(0)
         if self.name == "detached":
             return first(images.detach())
         assert self.name == "half_detached"  # a whisper of another network is all that attacks hear
@@ -246,6 +246,13 @@ def test_another_network_than_measured_is_refused(tmp_path: Path) -> None:
     wrong.spec = "honest-0"
     with pytest.raises(RobustsegError, match="got other weights or code for 'honest-0'"):
         audited(tmp_path, wrong)
+    with pytest.raises(LabelSpaceMismatch, match="11 classes in zoo:erfnet-streets and 4 in patches"):
+        audit(
+            tmp_path,
+            transfer="zoo:erfnet-streets",
+            build_network=lambda spec: Honest() if spec == "honest-0" else api.network(spec),
+            build_data={"patches": Scenes()}.__getitem__,
+        )
     with pytest.raises(RobustsegError, match="at least 1 image"):
         costs(tmp_path, images=0)
     with pytest.raises(SpecError, match="expected 'a' in patches, got 4 other images"):

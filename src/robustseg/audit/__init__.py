@@ -135,7 +135,8 @@ def audit(
         The findings on these records, of earlier audits too; of each control the latest.
 
     Raises:
-        RobustsegError: no records, or a spec of theirs does not rebuild what was measured.
+        RobustsegError: no records, or a spec of theirs does not rebuild what was measured. LabelSpaceMismatch: the other
+            network knows other classes.
     """
     folder = Path(folder)
     records = read_records(folder)
@@ -230,6 +231,7 @@ class _Run:
         """The network that attacks are transferred from; of several the one that labels the images best."""
         found = [self.build_network(spec).to(self.device) for spec in self._candidates()]
         if self.transfer is not None:
+            found[0].label_space.require_same(self.data.label_space, mine=self.transfer, theirs=self.data.spec)
             return found[0]
         measured = [(network, self._measure(network, "clean")) for network in found]
         others = [(n, r) for n, r in measured if r.weights != self.subject.first.weights]
