@@ -10,7 +10,6 @@ from robustseg.cli.shared import (
     DataSpec,
     Device,
     OutDir,
-    Size,
     app,
     err,
     open_data,
@@ -29,7 +28,7 @@ def train_adaptive(
     data: DataSpec,
     out_dir: OutDir,
     holdout: Annotated[str | None, typer.Option(help="Data spec with labels to follow the run on.")] = None,
-    size: Size = None,
+    size: Annotated[str | None, typer.Option(help="Resize the held-out images to HxW.")] = None,
     layers: Annotated[
         str, typer.Option(help="Whose features move away: down, up, rest, all, names like down2, joined by commas.")
     ] = "down2",

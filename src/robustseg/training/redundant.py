@@ -21,28 +21,24 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
 from robustseg.networks.fast import fast
-from robustseg.networks.layered import LayeredNetwork, Seen
 from robustseg.provenance import digest
 from robustseg.records import (
     Counts,
     RobustsegError,
-    SpecError,
     append_line,
     json_line,
     make_folder,
@@ -50,9 +46,17 @@ from robustseg.records import (
     sole_writer,
     write_whole,
 )
+from robustseg.training.matching import (
+    Watched,
+    feature_distances,
+    features_of,
+    inverse_feature_matching,
+    layers_of,
+    soft_cross_entropy,
+)
 from robustseg.training.resumable import Batches, Checkpoint, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
-from robustseg.types import Dataset, Images, Logits, Network, PerImage, frozen
+from robustseg.types import Dataset, Network, frozen
 
 log = logging.getLogger(__name__)
 
@@ -139,78 +143,6 @@ class Update:
     agreement: float | None = None
 
 
-def layers_of(student: Network, layers: Collection[str]) -> tuple[str, ...]:
-    """The feature maps of a network that are meant, in its order, each once.
-
-    Args:
-        student: any network whose `features` are named.
-        layers: `all`; `down` and `up` (all whose names are that and a number); `rest` (all others, the blocks of
-            ERFNet); or names such as `down2`, `stage1.0`, and `stage1` for all blocks of that stage.
-
-    Raises:
-        SpecError: none is named, the network has no layer of a name, or none at all.
-    """
-    with frozen(student), torch.no_grad():
-        first = next(student.parameters(), torch.zeros(()))
-        there = list(student.features(torch.zeros(1, 3, 64, 64, dtype=first.dtype, device=first.device)))
-    if not there:
-        raise SpecError(f"expected a student with named features, got none in '{student.spec}'; try an erfnet or enet")
-    resampling = {group: [n for n in there if _numbered(n, group)] for group in ("down", "up")}
-    groups = {"all": there, **resampling, "rest": [n for n in there if not any(n in g for g in resampling.values())]}
-    meant: set[str] = set()
-    for layer in layers:
-        found = groups.get(layer) or [n for n in there if n == layer or n.startswith(f"{layer}.")]
-        if not found:
-            raise SpecError(
-                f"expected layers of '{student.spec}', got '{layer}'; try {', '.join(groups)}, or {', '.join(there)}"
-            )
-        meant.update(found)
-    if not meant:
-        raise SpecError("expected at least one layer, got none; try 'down2'")
-    return tuple(n for n in there if n in meant)
-
-
-def _numbered(name: str, group: str) -> bool:
-    return name.startswith(group) and name[len(group) :].isdigit()
-
-
-class Distances(NamedTuple):
-    """Of each layer and image, `[layers, b]`: how far the features are apart, and how large the static ones are."""
-
-    distance: Tensor
-    size: Tensor
-
-
-def feature_distances(adaptive: Mapping[str, Tensor], static: Mapping[str, Tensor], *, p: float = 1) -> Distances:
-    """`||f_A - f_S||_p / (H W C)` and `||f_S||_p / (H W C)` of each layer of `static`, in its order, in float32."""
-    apart = [_norm(adaptive[name].float() - f.float(), p) for name, f in static.items()]
-    return Distances(torch.stack(apart), torch.stack([_norm(f.float(), p) for f in static.values()]))
-
-
-def _norm(features: Tensor, p: float) -> PerImage:
-    return torch.linalg.vector_norm(features.flatten(1), p, 1) / features[0].numel()
-
-
-def inverse_feature_matching(distances: Tensor, *, beta: float = 0.5, gamma: float = 1) -> PerImage:
-    """`(beta + mean over layers)^(-gamma)` of distances `[layers, b]`: beta^(-gamma) at the start, 0 far away.
-
-    Source: Bär et al. 2020, eq. 7.
-    """
-    return (beta + distances.mean(0)) ** -gamma
-
-
-def soft_cross_entropy(logits: Logits, teacher_logits: Logits, *, classes: int) -> PerImage:
-    """`-sum_s y_T log y_A`, mean over the pixels of each image; `y` are softmax outputs.
-
-    The teacher's outputs after those of the classes are left out, and the student's are to vanish, so that the two
-    networks need the same classes only.
-
-    Source: Bär et al. 2020, eq. 1.
-    """
-    targets = F.pad(teacher_logits[:, :classes].softmax(1), (0, 0, 0, 0, 0, logits.shape[1] - classes))
-    return F.cross_entropy(logits.contiguous(), targets.contiguous(), reduction="none").flatten(1).mean(1)
-
-
 def train_adaptive(
     teacher: Network,
     student: Network,
@@ -267,26 +199,6 @@ def train_adaptive(
     return run.path
 
 
-class _Watched(nn.Module):
-    """A network that gives logits and features at once, so that Fabric sees one forward."""
-
-    def __init__(self, network: Network, names: tuple[str, ...]):
-        super().__init__()
-        self.network, self.names = network, names
-
-    def forward(self, images: Images) -> Seen:
-        if isinstance(self.network, LayeredNetwork):
-            return self.network.seen(images, self.names)
-        return Seen(self.network(images), _features(self.network, images, self.names))
-
-
-def _features(network: Network, images: Images, names: tuple[str, ...]) -> dict[str, Tensor]:
-    if isinstance(network, LayeredNetwork):
-        return network.features(images, names)
-    found = network.features(images)
-    return {name: found[name] for name in names}
-
-
 class _Run:
     """The state of one finetuning."""
 
@@ -322,7 +234,7 @@ class _Run:
         if recipe.train_mode and fabric.world_size > 1:
             sync_batch_norm(self.adaptive)
         optimizer = torch.optim.Adam(self.adaptive.parameters(), recipe.learning_rate)
-        self.model, self.optimizer = fabric.setup(_Watched(self.adaptive, self.layers), optimizer)
+        self.model, self.optimizer = fabric.setup(Watched(self.adaptive, self.layers), optimizer)
 
     @property
     def path(self) -> Path:
@@ -336,10 +248,16 @@ class _Run:
         while self.update < self.recipe.updates:
             done = self._update()
             self.update += 1
-            if self.update % self.recipe.check_every == 0 or self.update == self.recipe.updates:
-                done = self._check(done)
+            check = self.update % self.recipe.check_every == 0 or self.update == self.recipe.updates
+            if check and self.holdout is not None:
+                miou, agreement = _measure(self.adaptive, self.teacher, self.holdout, self.fabric.device)
+                done = dataclasses.replace(done, miou=miou, agreement=agreement)
             if self.fabric.is_global_zero:
                 append_line(self.history, {**dataclasses.asdict(done), "time": time.time()})
+                if check:  # after the line: of what a checkpoint holds, the history tells
+                    self._keep(done)
+            if check:
+                self.fabric.barrier()
             yield done
 
     def _update(self) -> Update:
@@ -348,7 +266,7 @@ class _Run:
         images = self.fabric.strategy.precision.convert_input(images.contiguous(memory_format=torch.channels_last))
         with torch.no_grad(), self.fabric.autocast():
             teacher_logits = self.teacher(images).float()
-            static = _features(self.student, images, self.layers)
+            static = features_of(self.student, images, self.layers)
         with layer_draws(self.recipe.seed, self.update, self.fabric):
             logits, features = self.model(images)
         classes = len(self.adaptive.label_space)
@@ -380,26 +298,20 @@ class _Run:
             size=dict(zip(self.layers, rest[len(self.layers) :], strict=True)),
         )
 
-    def _check(self, update: Update) -> Update:
-        """Measure on the held-out data, then keep A and the state."""
-        if self.holdout is not None:
-            miou, agreement = _measure(self.adaptive, self.teacher, self.holdout, self.fabric.device)
-            update = dataclasses.replace(update, miou=miou, agreement=agreement)
-        if self.fabric.is_global_zero:
-            weights.save(
-                self.adaptive,
-                self.path,
-                **self.origin,
-                recipe={**dataclasses.asdict(self.recipe), "layers": self.layers},
-                updates=self.update,
-                holdout=self.holdout.spec if self.holdout is not None else None,
-                holdout_miou=update.miou,
-                holdout_agreement=update.agreement,
-            )
-            state = {"adaptive": self.adaptive.state_dict(), "optimizer": self.optimizer.state_dict()}
-            self.checkpoint.save(update=self.update, **state)
-        self.fabric.barrier()
-        return update
+    def _keep(self, update: Update) -> None:
+        """Write A and the state."""
+        weights.save(
+            self.adaptive,
+            self.path,
+            **self.origin,
+            recipe={**dataclasses.asdict(self.recipe), "layers": self.layers},
+            updates=self.update,
+            holdout=self.holdout.spec if self.holdout is not None else None,
+            holdout_miou=update.miou,
+            holdout_agreement=update.agreement,
+        )
+        state = {"adaptive": self.adaptive.state_dict(), "optimizer": self.optimizer.state_dict()}
+        self.checkpoint.save(update=self.update, **state)
 
     def resume(self) -> None:
         """Go on where the folder's checkpoint stands; what the history tells of later updates will come again.
