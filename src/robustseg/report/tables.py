@@ -62,7 +62,7 @@ def measurements(group: Group) -> Table:
     names = network_names(group.records)
     head = [
         "network", "source", "perturbation", "images", "mIoU %", "95 % interval", "per image %", "pixels right %", "Q %",
-        "agreement %", "RMS /255", "L∞ /255", "PSNR dB", "passes", "seconds", "flags", "audit",
+        "audit", "agreement %", "RMS /255", "L∞ /255", "PSNR dB", "passes", "seconds", "flags",
     ]  # fmt: skip
     rows = []
     for record in group.records:
@@ -82,6 +82,7 @@ def measurements(group: Group) -> Table:
                 share(metrics.miou_per_image(record.counts)),
                 share(metrics.pixel_accuracy(record.counts)),
                 share(q.value, title=f"95 % interval {span(q).text}", look="bar"),
+                _audit(record, group.findings),
                 share(mean_score(record, "agreement")),
                 _of_255(rms),
                 _of_255(largest_score(record, "linf")),
@@ -93,7 +94,6 @@ def measurements(group: Group) -> Table:
                 ),
                 Cell(f"{record.seconds:,.1f}", record.seconds),
                 _flags(record),
-                _audit(record, group.findings),
             ]
         )
     return Table(head, rows, 3)
@@ -109,12 +109,11 @@ def audit(group: Group) -> Table | None:
             Cell(found.perturbation or "the network itself", look="spec" if found.perturbation else "quiet"),
             Cell(found.check.replace("_", " ")),
             Cell(found.status, look="flag" if found.status == findings.SUSPICIOUS else "quiet"),
-            Cell(found.text, title=found.control, look="prose"),
-            Cell(found.advice, look="prose"),
+            Cell(found.text + (f" Next: {found.advice}." if found.advice else ""), title=found.control, look="prose"),
         ]
         for found in sorted(group.findings, key=lambda found: order.index(found.status))
     ]
-    return Table(["network", "number", "control", "status", "what was seen", "next"], rows, 6) if rows else None
+    return Table(["network", "number", "control", "status", "what was seen"], rows, 5) if rows else None
 
 
 def miou_interval(record: Record, images: Sequence[int] | None = None) -> metrics.Interval:
