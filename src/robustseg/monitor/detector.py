@@ -67,7 +67,7 @@ def label_difference(teacher: Labels, student: Labels, adaptive: Labels, *, dtyp
 
 def pixel_hamming(first: Logits, second: Logits) -> Tensor:
     """1 where the labels differ, 0 elsewhere, `[b, h, w]`. No gradient."""
-    return (labels_of(first) != labels_of(second)).to(first.dtype)
+    return (labels_of(first) != labels_of(second)).to(torch.promote_types(first.dtype, torch.float32))
 
 
 def pixel_variation(first: Logits, second: Logits) -> Tensor:

@@ -174,7 +174,7 @@ class Triplet(Network):
         everybody = working.all(0)
         labels = [labels_of(one) for one in logits]
         if self.distance == "hamming":  # from labels that are there already: finding them takes its time
-            pixels = label_difference(*labels, dtype=logits.teacher.dtype)
+            pixels = label_difference(*labels, dtype=torch.promote_types(logits.teacher.dtype, torch.float32))
         else:
             pixels = difference(*logits, distance=self.distance).detach()
         tiles = tiled(pixels, self.tile)
@@ -285,6 +285,20 @@ def _disagreement(labels: Sequence[Labels], working: Tensor) -> Tensor:
     pairs = ((0, 1), (0, 2), (1, 2))
     differ = [(labels[i] != labels[j]) & (working[i] & working[j]).view(-1, 1, 1) for i, j in pairs]
     return torch.stack(differ).float().mean(0)
+
+
+@network("member")
+def member(triplet: Network, name: Literal["teacher", "student", "adaptive"]) -> Network:
+    """One network of a triplet, to attack or to measure: `member(zoo:triplet-streets, 'teacher')`.
+
+    Raises:
+        SpecError: it is no triplet.
+    """
+    if not isinstance(triplet, Triplet):
+        raise SpecError(f"expected a triplet, got {triplet.spec}; try member(zoo:triplet-streets, 'teacher')")
+    found: Network = getattr(triplet, name)
+    found.files = found.files or triplet.files
+    return found
 
 
 def fit(triplet: Triplet, data: Dataset, *, rate: float = 0.01, sides: int = 2, batch_size: int = 4) -> Triplet:
