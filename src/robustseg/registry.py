@@ -184,7 +184,26 @@ def _build(kind: str, node: ast.Call) -> Any:
     readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}
     read = {name: readers[name](v) if name in readers and isinstance(v, str) else v for name, v in named.items()}
     _check_arguments(function, [], read, spec, skip=3 if sees_network else 1)
-    return Configured(function, read, spec, sees_network)
+    built = Configured(function, read, spec, sees_network)
+    _try_on_nothing(built)
+    return built
+
+
+def _try_on_nothing(perturbation: Configured) -> None:
+    """Run a perturbation on no image at all, so that a value outside its range is said before the first batch is."""
+    import torch
+
+    from robustseg.records import LabelSpace, RobustsegError
+    from robustseg.types import ImageRng, Network
+
+    images, labels = torch.zeros(0, 3, 8, 8), torch.zeros(0, 8, 8, dtype=torch.int64)
+    network = Network(LabelSpace(("nothing",), ((0, 0, 0),)))
+    try:
+        perturbation(network, images, labels, rng=ImageRng(0, ()))
+    except RobustsegError:
+        raise
+    except Exception as error:  # whatever a foreign one does with nothing; `testing.check_perturbation` asks for more
+        log.debug("%s does not take an empty batch: %s", perturbation.spec, error)
 
 
 class _ByName(ast.NodeTransformer):

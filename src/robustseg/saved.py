@@ -42,6 +42,8 @@ def saved(
     Raises:
         RobustsegError: the files cannot be written.
     """
+    if not len(images):
+        return images.clone()
     levels = _levels(perturbation(network, images, labels, rng=rng), images).permute(0, 2, 3, 1).cpu().numpy()
     place = make_folder(Path(folder) / _name(perturbation.spec, network.spec))
     files = [place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png" for name in rng.ids]
@@ -50,7 +52,7 @@ def saved(
         Image.fromarray(picture).save(buffer, "PNG")
         write_whole(file, buffer.getvalue())
     read = [torch.from_numpy(np.array(Image.open(file))) for file in files]
-    return torch.stack(read).permute(0, 3, 1, 2).to(images) / 255 if read else images.clone()
+    return torch.stack(read).permute(0, 3, 1, 2).to(images) / 255
 
 
 def _levels(images: Tensor, origin: Tensor) -> Tensor:
