@@ -2,9 +2,11 @@
 
     python benchmarks/attack_speed.py --network zoo:erfnet-camvid --data "camvid(root='data/camvid', split='test')"
 
-Both run in one process on the same threads, image by image and in turns, so that what else the machine does falls on
-both. Theirs gets the network as it is; ours gets `fast(network)`. Neither starts at random. The limit is two forwards a
-step of the fast network: nothing that needs a gradient can be faster. Wants `pip install torchattacks` and idle cores.
+All run in one process on the same threads, image by image and in turns, so that what else the machine does falls on
+all. Theirs gets the network as it is; ours gets `fast(network)`, in float32 and once more in bfloat16. None starts at
+random. The limit is two float32 forwards a step of the fast network: nothing that needs a float32 gradient can be
+faster. How memory falls out makes one process up to a tenth slower than the next, theirs more than ours: so several
+fresh processes run one after the other, and the medians count. Wants `pip install torchattacks` and idle cores.
 Exit code 1 where a target is missed: mean loss within 0.1 %, mIoU within 0.2 points, at least 1.3 times the images/s.
 """
 
@@ -34,12 +36,37 @@ from robustseg.metrics import count, miou
 from robustseg.networks.fast import fast
 from robustseg.types import IGNORE, Batch, ImageRng, Network, fraction
 
+WAYS = ("clean", "theirs", "ours", "ours_bfloat16")
 TARGETS = {"loss": 0.001, "miou": 0.2, "speed": 1.3}
 
 
 def main() -> int:
     """Run, print and write; the exit code says whether every target is met."""
     options = _options()
+    if options.worker:
+        print(json.dumps(measure(options)))
+        return 0
+    command = [sys.executable, *sys.argv, "--worker"]
+    runs = [
+        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(options.runs)
+    ]
+    summary = {name: float(np.median([run[name] for run in runs])) for name in runs[0] if name not in WAYS}
+    met = (
+        summary["loss_apart"] <= TARGETS["loss"]
+        and summary["miou_points_apart"] <= TARGETS["miou"]
+        and summary["speed"] >= TARGETS["speed"]
+    )
+    record = {**summary, "met": bool(met), "runs": runs, "targets": TARGETS, "settings": vars(options), **_conditions()}
+    text = json.dumps(record, indent=2, default=str)
+    print(text)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + "\n", encoding="utf-8")
+    return 0 if met else 1
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """One process: what each way reaches and takes, and how ours compares with theirs."""
     torch.set_num_threads(options.threads)
     network = build_network(options.network)
     start = time.perf_counter()
@@ -50,6 +77,7 @@ def main() -> int:
     step = fraction(options.step) if options.step else fraction(options.eps) / 4
 
     ways = {"theirs": _theirs(network, options, step), "ours": _ours(quick, options, step)}
+    ways["ours_bfloat16"] = torch.autocast("cpu", torch.bfloat16)(ways["ours"])
     seconds: dict[str, float] = dict.fromkeys([*ways, "forward"], 0.0)
     losses: dict[str, list[float]] = {name: [] for name in ("clean", *ways)}
     counts: dict[str, Any] = {}
@@ -66,31 +94,25 @@ def main() -> int:
             losses[name].append(float(image_mean(pixel_cross_entropy(logits, batch.labels), batch.labels)))
             counted = count(batch.labels.numpy(), logits.argmax(1).numpy(), batch.ids, len(data.label_space))
             counts[name] = counts[name] + counted if name in counts else counted
-        print(f"{index + 1}/{len(data)} { ({k: round(v, 1) for k, v in seconds.items()}) }", file=sys.stderr)
 
-    figures = {name: {"loss": float(np.mean(losses[name])), "miou": miou(counts[name])} for name in losses}
+    figures = {name: {"loss": float(np.mean(losses[name])), "miou": miou(counts[name])} for name in WAYS}
     for name in ways:
         figures[name]["images_per_second"] = len(data) / seconds[name]
     limit = len(data) / (2 * options.steps * seconds["forward"])
-    summary = {
-        "loss_apart": abs(figures["ours"]["loss"] / figures["theirs"]["loss"] - 1),
-        "miou_points_apart": 100 * abs(figures["ours"]["miou"] - figures["theirs"]["miou"]),
-        "speed": figures["ours"]["images_per_second"] / figures["theirs"]["images_per_second"],
+    theirs, ours, ours_bfloat16 = (figures[name] for name in ways)
+    return {
+        "speed": ours["images_per_second"] / theirs["images_per_second"],
+        "speed_bfloat16": ours_bfloat16["images_per_second"] / theirs["images_per_second"],
+        "loss_apart": abs(ours["loss"] / theirs["loss"] - 1),
+        "loss_apart_bfloat16": abs(ours_bfloat16["loss"] / theirs["loss"] - 1),
+        "miou_points_apart": 100 * abs(ours["miou"] - theirs["miou"]),
+        "miou_points_apart_bfloat16": 100 * abs(ours_bfloat16["miou"] - theirs["miou"]),
+        "miou_left": ours["miou"],
         "limit_images_per_second": limit,
-        "share_of_limit": figures["ours"]["images_per_second"] / limit,
+        "share_of_limit": ours["images_per_second"] / limit,
         "seconds_to_prepare": prepared,
+        **figures,
     }
-    summary["met"] = bool(
-        summary["loss_apart"] <= TARGETS["loss"]
-        and summary["miou_points_apart"] <= TARGETS["miou"]
-        and summary["speed"] >= TARGETS["speed"]
-    )
-    record = {**summary, **figures, "targets": TARGETS, "settings": {**vars(options), "step": step}, **_conditions()}
-    text = json.dumps(record, indent=2, default=str)
-    print(text)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n", encoding="utf-8")
-    return 0 if summary["met"] else 1
 
 
 def _options() -> argparse.Namespace:
@@ -102,6 +124,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--eps", default="1/255", help="L-inf budget; one that leaves 20 to 60 %% mIoU")
     parser.add_argument("--step", help="step size; eps / 4 by default")
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=3, help="fresh processes; the medians count")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "attack_speed.json")
     return parser.parse_args()

@@ -156,6 +156,25 @@ def test_mixed_precision_of_the_caller_does_not_spoil_the_check(untyped):
         assert isinstance(fast(network), _Fast)
 
 
+class _TwoLayers(PixelNetwork):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.float()
+
+    def forward(self, images):
+        return self.convolution(self.first(images).relu())
+
+
+def test_in_bfloat16_a_step_below_its_own_is_still_seen(untyped):
+    """Around 0.75 bfloat16 has steps of 1/256: a network that rounds its images does not see 0.3/255."""
+    torch.manual_seed(0)
+    network, images = _TwoLayers(), torch.full((1, 3, 16, 24), 0.75)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for each, seen in ((network, False), (fast(network), True)):
+            assert torch.equal(each(images), each(images + 0.3 / 255)) != seen
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "output_padding"),
     [(2, 2, 0, 0), (3, 2, 1, 1), (4, 2, 1, 0), (5, 3, 1, 0), (6, 4, 1, 0), (1, 2, 0, 1)],
