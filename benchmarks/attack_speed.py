@@ -57,7 +57,8 @@ def main() -> int:
         and summary["miou_points_apart"] <= TARGETS["miou"]
         and summary["speed"] >= TARGETS["speed"]
     )
-    record = {**summary, "met": bool(met), "runs": runs, "targets": TARGETS, "settings": vars(options), **_conditions()}
+    settings = {name: value for name, value in vars(options).items() if name not in ("out", "worker")}
+    record = {**summary, "met": bool(met), "runs": runs, "targets": TARGETS, "settings": settings, **_conditions()}
     text = json.dumps(record, indent=2, default=str)
     print(text)
     options.out.parent.mkdir(parents=True, exist_ok=True)
