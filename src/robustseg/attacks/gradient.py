@@ -51,6 +51,8 @@ def fgsm(
 
     Returns:
         Images within the budget.
+
+    Source: Goodfellow, Shlens, Szegedy, ICLR 2015.
     """
     budget = Budget.parse(budget)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
@@ -84,6 +86,8 @@ def fgsm_ll(
     """One step towards the least likely class of each pixel: `x - eps * sign(grad L(x, y_ll))`.
 
     Args and returns as `fgsm`, whose goal is `least_likely` here.
+
+    Source: Kurakin, Goodfellow, Bengio, ICLR 2017 (Adversarial machine learning at scale).
     """
     return fgsm(
         network,
@@ -130,6 +134,8 @@ def ifgsm(
 
     Returns:
         Images within the budget.
+
+    Source: Kurakin, Goodfellow, Bengio, ICLR 2017 workshop (Adversarial examples in the physical world).
     """
     budget = Budget.parse(budget)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
@@ -169,6 +175,8 @@ def ifgsm_ll(
 
     Args and returns as `ifgsm`. The target is the least likely class of the clean image, as in Kurakin et al.;
     `goal='least_likely_now'` finds it anew at each step, as the code of Arnab et al. does.
+
+    Source: Kurakin, Goodfellow, Bengio, ICLR 2017 workshop (Adversarial examples in the physical world).
     """
     return ifgsm(
         network,
