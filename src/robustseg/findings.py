@@ -57,6 +57,11 @@ class Finding:
         told = json.dumps([*self.place, self.control, self.source, *self.ids])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
+    @property
+    def masking(self) -> bool:
+        """Whether it hints at gradients that mislead; an attack that stopped too early (`more_steps`) is no such hint."""
+        return self.status == SUSPICIOUS and self.check != "more_steps"
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""
         return {"format": 1, **asdict(self)}

@@ -62,6 +62,10 @@ def _print(findings: "list[Finding]") -> None:
             if f.advice:
                 out.print(f"{f.check}, next: {plain(f.advice)}.", highlight=False, soft_wrap=True)
     doubts = sum(f.status == "suspicious" for f in findings)
-    out.print(f"\n{doubts} of {len(findings)} findings are suspicious", highlight=False)
+    masking = sum(f.masking for f in findings)
+    out.print(
+        f"\n{doubts} of {len(findings)} findings are suspicious, {masking} of them hint at masked gradients",
+        highlight=False,
+    )
     if not any(attack for _, attack in places):
         err.print("warning: no attack that follows gradients in this run, so none to hold against controls")
