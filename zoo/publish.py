@@ -1,4 +1,4 @@
-"""Put trained weights into a zoo: half precision, with a model card.
+"""Put trained weights into a zoo, with a model card: half precision, or as they are where others were trained on them.
 
 python zoo/publish.py runs/erfnet-camvid/best.safetensors zoo/camvid/erfnet-camvid.safetensors --terms camvid
 """
@@ -24,9 +24,10 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--terms", choices=TERMS, required=True)
+    parser.add_argument("--exact", action="store_true", help="keep single precision: the same numbers bit for bit")
     options = parser.parse_args()
     network, notes = weights.load(options.weights), weights.notes_of(options.weights)
-    weights.save(network, options.out, half=True, **{**notes, "terms": options.terms})
+    weights.save(network, options.out, half=not options.exact, **{**notes, "terms": options.terms})
     recipe = "\n".join(f"| {name} | `{value}` |" for name, value in notes["recipe"].items())
     size = options.out.stat().st_size / 1e6
     options.out.with_suffix(".md").write_text(
@@ -36,7 +37,7 @@ def main() -> None:
         f"- Trained on `{notes['data']}`; chosen on `{notes['holdout']}`, epoch {notes['epoch']}, "
         f"held-out mIoU {100 * notes['holdout_miou']:.1f} %\n"
         f"- Undefended: it was made to be broken. Do not steer anything with it.\n"
-        f"- File: {size:.1f} MB, half precision, SHA-256 `{sha256(options.out)}`\n\n"
+        f"- File: {size:.1f} MB, {'single' if options.exact else 'half'} precision, SHA-256 `{sha256(options.out)}`\n\n"
         f"## Recipe (`robustseg train`)\n\n| | |\n|---|---|\n{recipe}\n"
     )
 
