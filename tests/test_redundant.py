@@ -302,12 +302,12 @@ def _process(rank: int, port: int, folder: str, world: int) -> None:
 def test_two_processes_finetune_like_one(tmp_path: Path) -> None:
     _process(0, 0, str(tmp_path / "one"), 1)
     processes.spawn(_process, args=(29518, str(tmp_path / "two"), 2), nprocs=2)
+    one, two = state_of(tmp_path / "one" / "False"), state_of(tmp_path / "two" / "False")
+    assert max(float((t - one[name]).abs().max()) for name, t in small(2, 0).state_dict().items()) > 1e-2
+    assert max(float((two[name] - t).abs().float().mean()) for name, t in one.items()) < 1e-6
+    # In train mode the biases before a batch norm have no gradient but rounding, of which Adam makes whole steps: they
+    # part, and what the network computes does not.
     for mode in ("False", "True"):
-        one, two = state_of(tmp_path / "one" / mode), state_of(tmp_path / "two" / mode)
-        moved = max(float((t - one[name]).abs().max()) for name, t in small(2, 0).state_dict().items())
-        assert moved > 1e-2
-        apart = [float((two[name] - t).abs().float().mean()) for name, t in one.items()]
-        assert max(apart) < 1e-3
         first, second = (list(read_lines(tmp_path / n / mode / "history.jsonl")) for n in ("one", "two"))
         for a, b in zip(first, second, strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
