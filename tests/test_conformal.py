@@ -17,7 +17,9 @@ def test_the_threshold_lies_just_above_the_score_of_its_rank():
     assert limit == np.nextafter(95.0, math.inf)
 
 
-@pytest.mark.parametrize(("count", "rate", "allowed"), [(99, 0.01, 1), (199, 0.01, 2), (999, 0.01, 10), (468, 0.05, 23)])
+@pytest.mark.parametrize(
+    ("count", "rate", "allowed"), [(99, 0.01, 1), (199, 0.01, 2), (999, 0.01, 10), (468, 0.05, 23)]
+)
 def test_ranks(count, rate, allowed):
     assert ranks(count, rate) == allowed
 
@@ -60,7 +62,9 @@ def test_false_alarms_over_resplits_follow_the_law():
     degrees = many.sum()
     assert chi_square < degrees + 4 * math.sqrt(2 * degrees)
     assert abs(counts @ np.arange(images + 1) / splits / images - rate) < 0.002
-    binomial = np.array([math.comb(images, k) * rate**k * (1 - rate) ** (images - k) for k in range(images + 1)]) * splits
+    binomial = (
+        np.array([math.comb(images, k) * rate**k * (1 - rate) ** (images - k) for k in range(images + 1)]) * splits
+    )
     assert ((counts - binomial)[many] ** 2 / binomial[many]).sum() > 10 * degrees, "a plain binomial is not the law"
 
 

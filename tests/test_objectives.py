@@ -41,6 +41,7 @@ def test_evade_pays_for_what_is_noticed_only():
     noticed = loud.beyond(loud.members(IMAGES))
     assert (noticed > 0).all()
     torch.testing.assert_close(evade(loud, IMAGES, LABELS), joint - WEIGHT * noticed)
+    torch.testing.assert_close(objective("evade:1/2")(loud, IMAGES, LABELS), joint - noticed / 2)
 
 
 def test_unnoticed_counts_wrong_pixels_and_takes_one_for_an_alarm():
@@ -56,7 +57,7 @@ def test_a_network_without_monitor_cannot_be_evaded(name):
         objective(name)(SmallNetwork(), IMAGES, LABELS)
 
 
-@pytest.mark.parametrize("name", ["entropy", "members:teacher,parent", "members:"])
+@pytest.mark.parametrize("name", ["entropy", "members:teacher,parent", "members:", "evade:much"])
 def test_unknown_names(name):
     with pytest.raises(SpecError, match="expected"):
         objective(name)(_triplet(), IMAGES, LABELS)
@@ -91,8 +92,7 @@ def test_every_attack_takes_them_by_name(spec):
 
 
 def test_evading_is_noticed_less_than_attacking_all_members():
-    networks = (SmallNetwork(seed=seed) for seed in range(3))
-    triplet = Triplet(*networks, threshold=(-0.02, 0.02), distance="cosine").eval()
+    triplet = _triplet((-0.02, 0.02))
     labels = torch.where(LABELS == IGNORE, IGNORE, triplet.predict(IMAGES))
 
     def noticed(name):

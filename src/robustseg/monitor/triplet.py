@@ -32,6 +32,7 @@ from robustseg.monitor.detector import (
     blamed,
     bounds,
     difference,
+    finite,
     label_difference,
     labels_of,
     tiled,
@@ -44,7 +45,8 @@ from robustseg.types import Dataset, Images, Labels, Logits, Network, PerImage, 
 log = logging.getLogger(__name__)
 
 SOFTNESS = 0.1
-"""How gradually the stand-in of the vote goes over from T to the other: the logistic width in units of d."""
+"""How gradually the stand-in of the vote goes over from T to the other: the logistic width in units of d. Of 0.03, 0.1 and
+0.3, PGD on it broke most of the hard vote with 0.1 (three CamVid frames, 4/255, 12 steps: 75, 79, 73 % wrong)."""
 
 
 class Members(NamedTuple):
@@ -272,7 +274,7 @@ def _complete(answers: Sequence[Tensor | None]) -> tuple[Members, Tensor]:
             "try members with the same channels"
         )
     logits = Members(*(torch.full_like(known[0], torch.nan) if answer is None else answer for answer in answers))
-    return logits, torch.stack([one.detach().isfinite().flatten(1).all(1) for one in logits])
+    return logits, torch.stack([finite(one) for one in logits])
 
 
 def _extreme(tiles: Tensor) -> Tensor:
