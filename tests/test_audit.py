@@ -135,6 +135,18 @@ def test_fakes_are_caught(name: str, tmp_path: Path) -> None:
     found = suspicious(audited(measured(tmp_path, Fake(name), ATTACK), Fake(name)))
     assert CAUGHT[name] <= checks(found)
     assert all(f.text.endswith(".") and f.advice for f in found)
+    assert any(f.masking for f in found)
+
+
+def test_undefended_networks_raised_no_masking_flag() -> None:
+    """Three networks at three eps, as measured by `results/audit/run.sh`."""
+    found = read_findings(Path(__file__).parents[1] / "results" / "audit")
+    attacks = {(f.network, f.perturbation) for f in found if f.perturbation}
+    assert len({network for network, _ in attacks}) == 3
+    assert len(attacks) == 9
+    assert len(found) == 3 * 7 + 9 * 5
+    assert not [(f.network, f.perturbation, f.check) for f in found if f.masking]
+    assert {f.check for f in found if f.status != "ok"} <= {"more_steps"}
 
 
 def test_an_honest_network_raises_no_doubt(tmp_path: Path) -> None:
@@ -312,7 +324,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("audit", "run", "--images", "1")
     text = " ".join((done.stdout + done.stderr).split())
     assert done.exit_code == 1, text
-    assert "1 of 7 findings are suspicious" in text
+    assert "1 of 7 findings are suspicious, 1 of them hint at masked gradients" in text
     assert "zero_gradients, next: remove what cuts it" in text
     assert "The control could not be run: expected an objective with a gradient" in text
     assert "no attack that follows gradients in this run" in text
