@@ -33,7 +33,7 @@ KEYS = [
 def test_summary_has_exactly_the_promised_keys_and_is_plain_json() -> None:
     found = summary(runs.run())
     assert all(list(row)[: len(KEYS)] == KEYS for row in found)
-    assert all({"agreement", "psnr", "interval", "classes"} <= set(row) for row in found)
+    assert all({"agreement", "psnr", "linf_median", "interval", "classes"} <= set(row) for row in found)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -59,7 +59,7 @@ def test_rms_is_the_mean_and_linf_the_largest() -> None:
         runs.record("a", "b", 0.1, n=4), scores={"rms": [1.0, 3.0, math.nan, 2.0], "linf": [1.0, 4.0, 2.0, 0]}
     )
     (row,) = summary([changed])
-    assert (row["rms"], row["linf"]) == (2.0, 4.0)
+    assert (row["rms"], row["linf"], row["linf_median"]) == (2.0, 4.0, 1.5)
 
 
 def test_only_raised_flags_are_named() -> None:

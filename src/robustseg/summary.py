@@ -19,8 +19,8 @@ def summary(records: Sequence[Record], *, absent: str = "unlabelled") -> list[di
 
     Returns:
         Objects with `network, source, data, perturbation, images, miou, miou_per_image, pixel_accuracy, q, rms, linf,
-        flags, seconds, forwards, backwards`, then `agreement, psnr, interval, classes`. Shares are in [0, 1]; `rms` is
-        the mean over the images and `linf` the largest; `q` is the mIoU ratio to the clean record of the same network
+        flags, seconds, forwards, backwards`, then `agreement, psnr, linf_median, interval, classes`. Shares are in [0, 1];
+        `rms` is the mean over the images, `linf` the largest and `linf_median` what minimum-norm attacks go by; `q` is the mIoU ratio to the clean record of the same network
         and images; `flags` names the raised ones; `interval` is that of `miou` (blocks of 15 frames); `classes` maps
         name to IoU; what is absent is None.
     """
@@ -47,6 +47,7 @@ def _summarise(record: Record, clean: Record | None, absent: str) -> dict[str, A
         "backwards": record.backwards,
         "agreement": _or_none(mean_score(record, "agreement")),
         "psnr": _or_none(metrics.psnr(_known(record, "rms", None))),
+        "linf_median": _or_none(median_score(record, "linf")),
         "interval": _interval(counts),
         "classes": {
             n: _or_none(float(v)) for n, v in zip(record.label_space.names, metrics.class_iou(counts), strict=True)
@@ -83,6 +84,12 @@ def mean_score(record: Record, name: str, images: Sequence[int] | None = None) -
     """Mean of a per-image score over the images (all by default), NaN where it was not measured."""
     known = _known(record, name, images)
     return float(known.mean()) if len(known) else math.nan
+
+
+def median_score(record: Record, name: str) -> float:
+    """Median of a per-image score over all images, NaN where it was not measured."""
+    known = _known(record, name, None)
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def largest_score(record: Record, name: str, images: Sequence[int] | None = None) -> float:

@@ -13,7 +13,7 @@ from robustseg.findings import Finding
 from robustseg.records import LabelSpace, Record
 from robustseg.report.figures import q_interval, q_panels
 from robustseg.report.words import DASH, family, family_names, network_names, percent
-from robustseg.summary import clean_of, largest_score, mean_score, raised, worst_images
+from robustseg.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
 
 
 class Cell(NamedTuple):
@@ -85,7 +85,9 @@ def measurements(group: Group) -> Table:
                 _audit(record, group.findings),
                 share(mean_score(record, "agreement")),
                 _of_255(rms),
-                _of_255(largest_score(record, "linf")),
+                _of_255(largest_score(record, "linf"))._replace(
+                    title=f"median {_of_255(median_score(record, 'linf')).text}"
+                ),
                 _decibel(record),
                 Cell(
                     f"{record.forwards + record.backwards:,}",
