@@ -39,6 +39,9 @@ def monitor(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a member that gives no answer counts as failed.")
     ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Let the adaptive network go on learning on quiet frames.")
+    ] = False,
     video: Annotated[bool, typer.Option(help="Write the overlay video.")] = True,
     seed: Annotated[int, typer.Option(help="Of the attack's random draws.")] = 0,
     device: Device = "auto",
@@ -47,6 +50,7 @@ def monitor(
 
     A stopped stream goes on when the same command is given again.
     """
+    from robustseg.monitor.adapt import Schedule
     from robustseg.monitor.stream import watch_stream
     from robustseg.report.timeline import outcome, read_timeline, write_timeline
 
@@ -65,6 +69,7 @@ def monitor(
                 quiet=quiet,
                 injection=injection,
                 timeout=timeout,
+                schedule=Schedule() if adapt else None,
                 video=video,
                 rate=rate,
                 on_frame=on_frame,

@@ -6,6 +6,7 @@ import threading
 import torch
 from torch import Tensor
 
+from robustseg.monitor.detector import finite
 from robustseg.types import Images, Network
 
 
@@ -65,4 +66,4 @@ def _misfit(logits: object, images: Tensor, classes: int) -> str:
     b, _, h, w = images.shape
     if logits.ndim != 4 or (len(logits), *logits.shape[2:]) != (b, h, w) or logits.shape[1] < classes:
         return f"an answer {tuple(logits.shape)} for images {tuple(images.shape)}"
-    return "" if bool(logits.isfinite().all()) else "an answer that is not finite"
+    return "" if bool(finite(logits).all()) else "an answer that is not finite"

@@ -5,10 +5,11 @@ file is a fragmented MP4 (H.264): what was written before a crash plays.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -16,12 +17,13 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from robustseg.monitor.cusum import Limits
 from robustseg.records import LabelSpace, RobustsegError
 
-PANEL_AREA = 384 * 288
+PANEL_AREA = 344 * 258
 GAP, HEAD, CAPTION, STRIP, LEGEND_ROW = 10, 44, 22, 124, 20
 FRAME_WIDTH = 3
 """Pixels of the score strip that one frame takes."""
 BACKGROUND, RULE, DIM, INK = (18, 21, 25), (52, 58, 66), (150, 158, 168), (232, 236, 240)
-LEARNING, QUIET, ALARM, INJECTED = (58, 74, 96), (36, 92, 62), (176, 38, 34), (240, 170, 60)
+LEARNING, QUIET, ALARM, FAILED = (58, 74, 96), (36, 92, 62), (176, 38, 34), (140, 90, 20)
+INJECTED, BROKEN, SOUND = (240, 170, 60), (228, 70, 62), (92, 200, 130)
 HEAT = ((0, 0, 0), (84, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164))
 """Anchors of the heat map, from agreement to disagreement."""
 
@@ -56,10 +58,16 @@ class Scene(NamedTuple):
 class Past(NamedTuple):
     """What the score strip remembers of a frame."""
 
-    number: int
     score: float
     alarm: str
     injected: bool
+
+
+class Words(NamedTuple):
+    """A line of text and its colour, or that of its ground."""
+
+    text: str
+    colour: tuple[int, int, int]
 
 
 class Canvas:
@@ -83,13 +91,15 @@ class Canvas:
         self.strip_top = HEAD + 2 * (CAPTION + self.panel[1]) + 2 * GAP
         self.past: deque[Past] = deque(maxlen=(self.width - 2 * GAP - 34) // FRAME_WIDTH)
         self.background = self._background(label_space)
+        self._dressed: tuple[object, Image.Image] = (None, self.background)
 
     def draw(self, scene: Scene) -> np.ndarray:
         """The picture of a scene, uint8 `[height, width, 3]`, both even."""
-        self.past.append(Past(scene.number, scene.score, scene.alarm, bool(scene.injected)))
-        page = self.background.copy()
+        self.past.append(Past(scene.score, scene.alarm, bool(scene.injected)))
+        page = self._words(_head(scene), _captions(scene)).copy()
         pen = ImageDraw.Draw(page)
-        self._head(pen, scene)
+        number = f"frame {scene.number}"
+        pen.text((self.width - GAP - self.font.getlength(number), 10), number, fill=INK, font=self.font)
         camera = Image.fromarray(scene.image).resize(self.panel, Image.Resampling.BILINEAR)
         grey = camera.convert("L")
         light, dim = (grey.point([int(share * v) for v in range(256)]).convert("RGB") for share in (0.38, 0.25))
@@ -99,12 +109,8 @@ class Canvas:
             self._coloured(scene.repaired, self.colours, light),
             self._coloured(scene.disagreement, self.heat, dim),
         )
-        for place, (picture, (text, colour)) in enumerate(zip(pictures, _captions(scene), strict=True)):
-            x, y = self._corner(place)
-            pen.text((x, y - CAPTION + 3), text, fill=colour, font=self.font)
-            page.paste(picture, (x, y))
-            if colour not in (DIM, INK):
-                pen.rectangle((x - 2, y - 2, x + self.panel[0] + 1, y + self.panel[1] + 1), outline=colour, width=2)
+        for place, picture in enumerate(pictures):
+            page.paste(picture, self._corner(place))
         self._strip(pen, scene)
         return np.asarray(page)
 
@@ -130,24 +136,29 @@ class Canvas:
         top = self.strip_top + STRIP
         page = Image.new("RGB", (self.width, _even(top + (row + 1) * LEGEND_ROW + GAP // 2)), BACKGROUND)
         pen = ImageDraw.Draw(page)
+        title = "suspicion: above the band it speaks against the teacher, below against the student"
+        pen.text((GAP, self.strip_top), title, fill=DIM, font=self.small)
         for (x, row), name, colour in zip(places, label_space.names, label_space.palette, strict=True):
             y = top + row * LEGEND_ROW
             pen.rectangle((x, y + 3, x + 10, y + 13), fill=tuple(colour), outline=RULE)
             pen.text((x + 16, y), name, fill=DIM, font=self.small)
         return page
 
-    def _head(self, pen: ImageDraw.ImageDraw, scene: Scene) -> None:
-        text, colour = "no attack noticed", QUIET
-        if scene.alarm:
-            text, colour = f"ATTACK on the {scene.alarm} noticed", ALARM
-        elif scene.limits is None:
-            text, colour = scene.learnt, LEARNING
-        if scene.failed:
-            text, colour = f"{text}; failed: {', '.join(scene.failed)}", ALARM if scene.alarm else (140, 90, 20)
-        pen.rectangle((0, 0, self.width, HEAD - 8), fill=colour)
-        pen.text((GAP, 6), text, fill=INK, font=self.large)
-        number = f"frame {scene.number}"
-        pen.text((self.width - GAP - self.font.getlength(number), 10), number, fill=INK, font=self.font)
+    def _words(self, head: Words, captions: list[Words]) -> Image.Image:
+        """The page with its head and captions, which seldom change; drawn when they do."""
+        key = (head, tuple(captions))
+        if self._dressed[0] != key:
+            page = self.background.copy()
+            pen = ImageDraw.Draw(page)
+            pen.rectangle((0, 0, self.width, HEAD - 8), fill=head.colour)
+            pen.text((GAP, 6), head.text, fill=INK, font=self.large)
+            for place, (text, colour) in enumerate(captions):
+                x, y = self._corner(place)
+                pen.text((x, y - CAPTION + 3), text, fill=colour, font=self.font)
+                if colour != DIM:
+                    pen.rectangle((x - 2, y - 2, x + self.panel[0] + 1, y + self.panel[1] + 1), outline=colour, width=2)
+            self._dressed = (key, page)
+        return self._dressed[1]
 
     def _strip(self, pen: ImageDraw.ImageDraw, scene: Scene) -> None:
         """The last scores, the band of quiet ones, the frames under alarm, and where an attack was injected."""
@@ -160,44 +171,52 @@ class Canvas:
         def y(score: float) -> float:
             return bottom - (score - low) / (high - low) * (bottom - top)
 
-        title = "suspicion: above the band it speaks against the teacher, below against the student"
-        pen.text((GAP, self.strip_top), title, fill=DIM, font=self.small)
         pen.rectangle((left, top, right, bottom), outline=RULE)
         if scene.limits:
             band = (left + 1, max(top, y(scene.limits.upper)), right - 1, min(bottom, y(scene.limits.lower)))
             pen.rectangle(band, fill=(30, 40, 50))
-        first = self.past[0].number
-        for alarm, span in groupby(self.past, key=lambda p: p.alarm):
+        places = list(enumerate(self.past))
+        for alarm, span in groupby(places, key=lambda place: place[1].alarm):
             if alarm:
-                x0, x1 = self._span(left, span)
+                x0, x1 = _span(left, span)
                 pen.rectangle((x0, top + 1, x1, bottom - 1), fill=(110, 30, 30))
-        for injected, span in groupby(self.past, key=lambda p: p.injected):
+        for injected, span in groupby(places, key=lambda place: place[1].injected):
             if injected:
-                x0, x1 = self._span(left, span)
+                x0, x1 = _span(left, span)
                 pen.rectangle((x0, bottom + 3, x1, bottom + 7), fill=INJECTED)
                 pen.text((min(x0, right - 90), bottom + 7), "attack injected", fill=INJECTED, font=self.small)
         for score in (0.0, high):
             pen.text((GAP, y(score) - 7), f"{score:.1f}", fill=DIM, font=self.small)
-        line: list[tuple[float, float]] = []
-        for past in self.past:
-            if past.score == past.score:
-                line.append((left + (past.number - first) * FRAME_WIDTH, y(past.score)))
+        line = [(left + i * FRAME_WIDTH, y(p.score)) for i, p in places if p.score == p.score]
         if len(line) > 1:
             pen.line(line, fill=INK, width=2)
 
-    def _span(self, left: int, span: Any) -> tuple[int, int]:
-        numbers = [p.number - self.past[0].number for p in span]
-        return left + numbers[0] * FRAME_WIDTH, left + numbers[-1] * FRAME_WIDTH + FRAME_WIDTH - 1
+
+def _span(left: int, places: Iterable[tuple[int, Past]]) -> tuple[int, int]:
+    """From the first to the last of these frames, in pixels."""
+    positions = [i for i, _ in places]
+    return left + positions[0] * FRAME_WIDTH, left + (positions[-1] + 1) * FRAME_WIDTH - 1
 
 
-def _captions(scene: Scene) -> list[tuple[str, tuple[int, int, int]]]:
+def _head(scene: Scene) -> Words:
+    text, colour = "no attack noticed", QUIET
+    if scene.alarm:
+        text, colour = f"ATTACK on the {scene.alarm} noticed", ALARM
+    elif scene.limits is None:
+        text, colour = scene.learnt, LEARNING
+    if scene.failed:
+        text, colour = f"{text}; failed: {', '.join(scene.failed)}", ALARM if scene.alarm else FAILED
+    return Words(text, colour)
+
+
+def _captions(scene: Scene) -> list[Words]:
     attacked = scene.injected or scene.alarm == scene.member
     camera = f"camera, with a hidden attack on the {scene.injected}" if scene.injected else "camera"
     return [
-        (camera, INJECTED if scene.injected else DIM),
-        (f"what the {scene.member} alone sees", (228, 70, 62) if attacked else DIM),
-        (f"repaired: {scene.answered}", (92, 200, 130) if scene.alarm else DIM),
-        ("where the three disagree", DIM),
+        Words(camera, INJECTED if scene.injected else DIM),
+        Words(f"what the {scene.member} alone sees", BROKEN if attacked else DIM),
+        Words(f"repaired: {scene.answered}", SOUND if scene.alarm else DIM),
+        Words("where the three disagree", DIM),
     ]
 
 

@@ -5,19 +5,26 @@ triplet and the limits of the CUSUM (`cusum.quiet_limits`). A stream writes into
 
 * `stream.json`: what was watched with what;
 * `frames.jsonl`: a line a frame: score, verdict, sums, seconds; or the problem of a frame that gave no verdict;
-* `events.jsonl`: `quiet` (the limits), `alarm`, `clear`, `failed`, `recovered`, `unreadable`, `end`, with frame and latency;
+* `events.jsonl`: `quiet` (the limits), `alarm`, `clear`, `failed`, `recovered`, `unreadable`, `fallback`, `end`,
+  with frame and latency;
 * `overlay.mp4`, and `overlay-from-N.mp4` where a stopped stream went on: a video file cannot be continued.
 
-The same call goes on after the last line of `frames.jsonl`, with the same sums: verdicts and alarms are those of one run.
+With a `schedule` the adaptive network learns on the way (`adapt`), the limits follow the last quiet frames, and its last
+good weights stand in `adaptive.safetensors`.
+
+The same call goes on after the last line of `frames.jsonl`, with the same sums: verdicts and alarms are those of one run, but
+where the adaptive network learns: there it goes on from its last good weights.
 """
 
+import copy
 import io
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -29,11 +36,13 @@ from torch import Tensor
 from robustseg.datasets.video import Frame
 from robustseg.datasets.views import resize_image
 from robustseg.monitor import cusum
-from robustseg.monitor.detector import MEMBERS, Verdict, bounds
+from robustseg.monitor.adapt import Adaptation, Schedule, agreement
+from robustseg.monitor.detector import MEMBERS, Threshold, Verdict, bounds
 from robustseg.monitor.guard import Guard
 from robustseg.monitor.overlay import Canvas, Overlay, Scene
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
+from robustseg.networks.weights import load, save
 from robustseg.provenance import digest
 from robustseg.records import (
     RobustsegError,
@@ -104,6 +113,7 @@ def watch_stream(
     quiet: int = 50,
     injection: Injection | None = None,
     timeout: float | None = None,
+    schedule: Schedule | None = None,
     video: bool = True,
     rate: Fraction = Fraction(10),
     on_frame: Callable[[Progress], None] = lambda progress: None,
@@ -120,6 +130,7 @@ def watch_stream(
             thresholds from the first frame on.
         injection: an attack to inject.
         timeout: seconds after which a member that has not answered a frame counts as failed; None waits.
+        schedule: let a copy of the adaptive network learn on the way; None leaves it as it is.
         video: whether to write the overlay. rate: frames a second that it plays at.
         on_frame: called after each frame.
 
@@ -133,11 +144,15 @@ def watch_stream(
         raise RobustsegError(
             f"expected an attack after the {quiet} quiet frames, got one from frame {injection.first}; try --from {quiet + 100}"
         )
+    if schedule and not quiet:
+        raise RobustsegError("expected quiet frames to judge what is learnt by, got none; try --quiet 50")
     folder = make_folder(Path(folder))
+    if schedule:
+        triplet = _over(triplet, triplet.threshold, copy.deepcopy(triplet.adaptive))
     with ExitStack() as stack:
         stack.enter_context(sole_writer(folder))
         stack.enter_context(frozen(triplet))
-        run = _Run(triplet, folder, size=size, quiet=quiet, injection=injection, timeout=timeout)
+        run = _Run(triplet, folder, size=size, quiet=quiet, injection=injection, timeout=timeout, schedule=schedule)
         run.resume({"source": source, "rate": str(rate)})
         run.lines = stack.enter_context(open(run.path, "ab"))
         run.rate = rate if video else None
@@ -159,14 +174,17 @@ class _Run:
         quiet: int,
         injection: Injection | None,
         timeout: float | None,
+        schedule: Schedule | None,
     ):
         self.given, self.folder, self.size, self.quiet, self.injection = triplet, folder, size, quiet, injection
         self.timeout = timeout
         self.guards = [Guard(getattr(triplet, name), timeout) for name in MEMBERS]
-        self.target = fast(getattr(triplet, injection.target if injection else "teacher"))
-        self.scores: list[float] = []  # of the quiet frames
+        self.adaptation = Adaptation(triplet.student, triplet.adaptive, schedule) if schedule else None
+        target = getattr(triplet, injection.target if injection else "teacher")
+        self.target = target if schedule and target is triplet.adaptive else fast(target)  # a copy does not learn
+        self.scores: deque[float] = deque(maxlen=quiet)  # of the first quiet frames, or the last ones where A learns
         self.limits = None if quiet else cusum.threshold_limits(*bounds(triplet.threshold))
-        self.triplet = triplet if self.limits else _with_threshold(triplet, (None, None))
+        self.triplet = triplet if self.limits else _over(triplet, (None, None))
         self.sums, self.next, self.failed = cusum.Sums(), 0, frozenset[str]()
         self.rate: Fraction | None = None
         self.overlay: Overlay | None = None
@@ -181,10 +199,15 @@ class _Run:
     def events(self) -> Path:
         return self.folder / "events.jsonl"
 
+    @property
+    def kept(self) -> Path:
+        return self.folder / "adaptive.safetensors"
+
     def resume(self, about: dict[str, Any]) -> None:
         """Write what this stream is, or check that the folder holds it, and go on after its last line."""
         about |= {"format": 1, "triplet": self.given.spec, "weights": digest(self.given), "size": self.size}
         about |= {"quiet": self.quiet, "timeout": self.timeout, "attack": _about(self.injection)}
+        about["schedule"] = asdict(self.adaptation.schedule) if self.adaptation else None
         about = json.loads(json.dumps(about))
         path = self.folder / "stream.json"
         if path.is_file():
@@ -208,13 +231,18 @@ class _Run:
             self.next = line["frame"] + 1
             if "problem" in line:
                 continue
-            if line["frame"] < self.quiet:
+            if line["frame"] < self.quiet or (self.adaptation and not line["alarm"]):
                 self.scores.append(math.nan if line["score"] is None else line["score"])
+            if self.adaptation and line["frame"] < self.quiet and "agreement" in line:
+                self.adaptation.prefix.append(line["agreement"])
             self.sums = cusum.Sums(line["up"], line["down"], line["alarm"])
             self.failed = frozenset(line["failed"])
         if self.events.is_file():
             told = [event for event in read_lines(self.events) if event["frame"] < self.next and event["kind"] != "end"]
             write_whole(self.events, "".join(map(json_line, told)))
+        if self.adaptation and self.kept.is_file():
+            self.adaptation.adaptive.load_state_dict(load(self.kept).state_dict())
+            self.adaptation.remember(self.scores)
         if self.limits is None and self.next > self.quiet:
             self._learn()
 
@@ -225,8 +253,10 @@ class _Run:
         while (frame := next(waiting, None)) is not None:
             if frame.number >= self.next:
                 if self.limits is None and frame.number >= self.quiet:
-                    self._learn()
-                    self._tell("quiet", frame.number, limits=self.limits._asdict() if self.limits else None)
+                    limits = self._learn()
+                    self._tell("quiet", frame.number, limits=limits._asdict())
+                    if self.adaptation:
+                        self.adaptation.remember(self.scores)
                 line = self._watch(frame, start)
                 self._write(line)
                 self.next = frame.number + 1
@@ -234,9 +264,11 @@ class _Run:
             start = time.perf_counter()
         self._tell("end", self.next)
 
-    def _learn(self) -> None:
+    def _learn(self) -> cusum.Limits:
+        """Limits and thresholds from the quiet scores."""
         self.limits = cusum.quiet_limits(self.scores)
-        self.triplet = _with_threshold(self.given, (self.limits.lower, self.limits.upper))
+        self.triplet = _over(self.given, (self.limits.lower, self.limits.upper))
+        return self.limits
 
     def _watch(self, frame: Frame, start: float) -> dict[str, Any]:
         """One frame: the line that is kept of it."""
@@ -259,13 +291,15 @@ class _Run:
             verdict = self.triplet.judge(answers)
         score = float(verdict.scores[0])
         latency = ready - there + time.perf_counter() - begin
+        before = self.sums.alarm
         self._decide(frame.number, score, latency)
+        learnt = self._adapt(frame.number, images, answers, alarmed=self.sums.alarm != before)
         if self.rate:
             self._draw(frame.number, images, answers, verdict, injected)
         seconds = ready - start + time.perf_counter() - begin
         line = {"frame": frame.number, "score": score, "attacked": verdict.attacked[0], "failed": sorted(self.failed)}
         line |= {"alarm": self.sums.alarm, "up": self.sums.up, "down": self.sums.down, "injected": injected}
-        line |= {"latency": latency, "seconds": seconds}
+        line |= {"latency": latency, "seconds": seconds, **learnt}
         if frame.number % BARE_EVERY == BARE_EVERY - 1 and not self.failed:
             line["bare"] = self._bare(images)
         return line
@@ -281,15 +315,56 @@ class _Run:
         self.failed = now
 
     def _decide(self, number: int, score: float, latency: float) -> None:
-        if number < self.quiet:
-            self.scores.append(score)
         if self.limits is None:
+            self.scores.append(score)
             return
         before, self.sums = self.sums.alarm, cusum.step(self.sums, score, self.limits)
+        if self.adaptation and not self.sums.alarm:
+            self.scores.append(score)
         if before != self.sums.alarm:
             for kind, member in (("clear", before), ("alarm", self.sums.alarm)):
                 if member:
                     self._tell(kind, number, member=member, score=score, latency=latency)
+
+    def _adapt(
+        self, number: int, images: Images, answers: list[Tensor | None], *, alarmed: bool
+    ) -> dict[str, float | bool]:
+        """Let A learn from a quiet frame, or send it back; what is to be kept of it in the line of the frame."""
+        if self.adaptation is None:
+            return {}
+        teacher, _, adaptive = answers
+        if adaptive is None and self.adaptation.updates:
+            self._fall_back(number, "it failed")
+        if teacher is None or adaptive is None or self.failed:
+            return {}
+        if self.sums.alarm:
+            if alarmed:
+                self._fall_back(number, "an alarm, and the adaptive network may be its cause")
+            return {}
+        agreed = agreement(teacher, adaptive)
+        if self.limits is None:
+            self.adaptation.prefix.append(agreed)
+            return {"agreement": agreed}
+        state = self.adaptation.see(agreed)
+        if state == "sunk":
+            self._fall_back(
+                number, f"it agreed too little with the teacher on {self.adaptation.schedule.window} frames"
+            )
+        elif state == "held":
+            self.adaptation.remember(self.scores)
+            save(self.adaptation.adaptive, self.kept, frame=number)
+        due = number % self.adaptation.schedule.every == 0
+        if due:
+            self.adaptation.update(images, teacher)
+            self._learn()
+        return {"agreement": agreed, "updated": due}
+
+    def _fall_back(self, number: int, reason: str) -> None:
+        assert self.adaptation is not None
+        self.adaptation.fall_back()
+        self.scores.extend(self.adaptation.good.scores)
+        self._learn()
+        self._tell("fallback", number, member="adaptive", reason=reason)
 
     def _draw(
         self, number: int, images: Images, answers: list[Tensor | None], verdict: Verdict, injected: bool
@@ -343,11 +418,12 @@ class _Run:
             self.overlay.close()
 
 
-def _with_threshold(triplet: Triplet, threshold: tuple[float | None, float | None]) -> Triplet:
+def _over(triplet: Triplet, threshold: Threshold, adaptive: Network | None = None) -> Triplet:
+    """The same members under another threshold, or with another adaptive network."""
     return Triplet(
         triplet.teacher,
         triplet.student,
-        triplet.adaptive,
+        adaptive or triplet.adaptive,
         threshold=threshold,
         vote=triplet.vote,
         tile=triplet.tile,

@@ -19,8 +19,9 @@ from robustseg.records import RobustsegError, read_lines, write_whole
 from robustseg.report.page import document
 from robustseg.report.words import DASH
 
-COLUMNS, LATENCIES, EVENTS = 900, 10_000, 400
-"""At most: columns of the timeline, last frames that latencies come from, events in the table."""
+COLUMNS, LATENCIES, EVENTS, ENDS = 900, 10_000, 400, 20
+"""At most: columns of the timeline, last frames that latencies come from, events in the table;
+and the frames at each end that an agreement is the mean over."""
 
 
 class Column(NamedTuple):
@@ -35,12 +36,26 @@ class Column(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Frames a second, seconds from a frame to its verdict, and bare forwards over everything (NaN where not timed)."""
+    """How fast it went; NaN where nothing was timed.
+
+    Args:
+        rate: frames a second, everything included but the making of attacks.
+        median, slowest: seconds from a frame to its verdict; of 99 % of the frames at most.
+        ratio: the three forwards alone over everything that a frame takes, timed on the same frames; the median.
+    """
 
     rate: float
     median: float
     slowest: float
     ratio: float
+
+
+class Learning(NamedTuple):
+    """What the adaptive network learnt on the way: updates, and its agreement with the teacher at both ends."""
+
+    updates: int
+    first: float
+    last: float
 
 
 class Timeline(NamedTuple):
@@ -50,7 +65,7 @@ class Timeline(NamedTuple):
         about: what was watched with what, as in `stream.json`.
         frames: how many have a line. unread: how many of them gave no verdict.
         step: frames a column. columns: in order. events: the last ones. counts: all events, by kind.
-        limits: of the quiet scores, or None.
+        limits: of the quiet scores, or None. learning: None where the adaptive network stayed as it was.
     """
 
     about: dict[str, Any]
@@ -62,6 +77,7 @@ class Timeline(NamedTuple):
     counts: dict[str, int]
     limits: dict[str, float] | None
     speed: Speed
+    learning: Learning | None
 
 
 def read_timeline(folder: str | Path) -> Timeline:
@@ -81,7 +97,9 @@ def read_timeline(folder: str | Path) -> Timeline:
     step = max(1, -(-(last + 1) // COLUMNS))
     columns, unread, frames = [], 0, 0
     latencies: deque[float] = deque(maxlen=LATENCIES)
-    seconds, timed = 0.0, np.zeros(2)
+    ratios: deque[float] = deque(maxlen=LATENCIES)
+    seconds, updates = 0.0, 0
+    ends: tuple[list[float], deque[float]] = ([], deque(maxlen=ENDS))
     for _, group in groupby(read_lines(lines), key=lambda line: line["frame"] // step):
         few = list(group)
         columns.append(_column(few))
@@ -90,17 +108,23 @@ def read_timeline(folder: str | Path) -> Timeline:
         for line in (line for line in few if "problem" not in line):
             latencies.append(line["latency"])
             seconds += line["seconds"]
+            updates += line.get("updated", False)
+            if "agreement" in line:
+                ends[1].append(line["agreement"])
+                if len(ends[0]) < ENDS:
+                    ends[0].append(line["agreement"])
             if "bare" in line:
-                timed += line["bare"], line["seconds"]
+                ratios.append(line["bare"] / line["seconds"])
     counts, events, limits = _events(folder / "events.jsonl")
     slow = np.array(latencies or [math.nan])
     speed = Speed(
         rate=(frames - unread) / seconds if seconds else math.nan,
         median=float(np.median(slow)),
         slowest=float(np.quantile(slow, 0.99)),
-        ratio=float(timed[0] / timed[1]) if timed[1] else math.nan,
+        ratio=float(np.median(ratios or [math.nan])),
     )
-    return Timeline(about, frames, unread, step, columns, events, counts, limits, speed)
+    learning = Learning(updates, *(sum(end) / len(end) for end in ends)) if ends[0] else None
+    return Timeline(about, frames, unread, step, columns, events, counts, limits, speed, learning)
 
 
 def _column(lines: Sequence[dict[str, Any]]) -> Column:
@@ -138,6 +162,13 @@ def outcome(timeline: Timeline) -> list[str]:
     sentences.append(f"{several}{outside} in {timeline.frames} frames.")
     if timeline.unread:
         sentences.append(f"{timeline.unread} frame{'s' * (timeline.unread != 1)} without a verdict.")
+    if timeline.learning:
+        updates, first, last = timeline.learning
+        falls = timeline.counts.get("fallback", 0)
+        sentences.append(
+            f"The adaptive network learnt in {updates} updates and fell back {falls} time{'s' * (falls != 1)}; "
+            f"it agreed with the teacher on {100 * first:.1f} % of the pixels at the start, {100 * last:.1f} % at the end."
+        )
     return sentences
 
 
