@@ -1,0 +1,1 @@
+"""Studies of papers: what to run, our figures beside theirs, a verdict on each claim."""
