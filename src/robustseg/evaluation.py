@@ -183,7 +183,9 @@ class _Job:
     def header(self, target: Network) -> dict[str, Any]:
         """The fields of a record that are known before the run, and by which a finished one is found again."""
         size = getattr(self.data, "size", None)
-        files = [f for thing in (self.source, target, self.data, self.perturbation) for f in getattr(thing, "files", ())]
+        files = [
+            f for thing in (self.source, target, self.data, self.perturbation) for f in getattr(thing, "files", ())
+        ]
         return {
             "network": target.spec,
             "weights": self.digests[id(target)],

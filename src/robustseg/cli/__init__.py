@@ -10,7 +10,14 @@ import logging
 import sys
 import traceback
 
-from robustseg.cli import adaptive, audit, measure, monitor, prepare, reproduce  # importing a module of commands adds them
+from robustseg.cli import (  # importing a module of commands adds them
+    adaptive,
+    audit,
+    measure,
+    monitor,
+    prepare,
+    reproduce,
+)
 from robustseg.cli.shared import app
 
 __all__ = ["adaptive", "app", "audit", "main", "measure", "monitor", "prepare", "reproduce"]

@@ -121,7 +121,14 @@ def _synthetic(_: str) -> Tier:
         choose=f"streets(seed=0, scenes=4, frames=1, size='{text}', split='val')",
         report=f"streets(seed=0, scenes=4, frames=1, size='{text}', split='test')",
         size=size,
-        recipe={"updates": 12, "batch_size": 4, "crop": size, "scale": (1.0, 1.0), "learning_rate": 1e-3, "check_every": 6},
+        recipe={
+            "updates": 12,
+            "batch_size": 4,
+            "crop": size,
+            "scale": (1.0, 1.0),
+            "learning_rate": 1e-3,
+            "check_every": 6,
+        },
         steps=4,
     )
 
@@ -265,7 +272,9 @@ def costs(study: Tier, folder: Path, *, rows: Sequence[str] | None = None, devic
     if missing:
         seconds = work.try_finetuning(missing[0])
         found += [Cost(f"finetune {name}", seconds) for name in missing]
-    known = {(r.perturbation, _specs(study, folder).role(r.source) if not r.clean else "", r.data) for r in _there(folder)}
+    known = {
+        (r.perturbation, _specs(study, folder).role(r.source) if not r.clean else "", r.data) for r in _there(folder)
+    }
     for job in measurements(names, steps=study.steps):
         spec, source = (job.attack.perturbation, job.attack.source) if job.attack else ("clean", "")
         done = (spec, source, getattr(study, job.images)) in known and not missing
@@ -324,7 +333,9 @@ class _Work:
         return Resized(self._data[name], self.study.size)
 
     def fabric(self) -> Fabric:
-        made = Fabric(accelerator="gpu" if self.device.startswith("cuda") else "cpu", devices=1, precision=self.study.precision)  # type: ignore[arg-type]
+        made = Fabric(
+            accelerator="gpu" if self.device.startswith("cuda") else "cpu", devices=1, precision=self.study.precision
+        )  # type: ignore[arg-type]
         made.launch()
         return made
 
@@ -401,7 +412,9 @@ class _Work:
             return False
         notes, wanted = weights.notes_of(path), asdict(self.recipe(name))
         made = notes.get("recipe", {})
-        same = all(made.get(k) == wanted[k] for k in ("alpha", "beta", "gamma", "p", "relative", "learning_rate", "seed"))
+        same = all(
+            made.get(k) == wanted[k] for k in ("alpha", "beta", "gamma", "p", "relative", "learning_rate", "seed")
+        )
         origin = all(digest(self.network(r)) in notes.get(w, "") for r, w in (("T", "teacher"), ("S", "student")))
         if not (same and origin):
             raise RobustsegError(f"expected '{path}' made by the recipe of its row, got another; try another --out")
@@ -417,7 +430,13 @@ class _Work:
     def _finetune(self, name: str, folder: Path, recipe: AdaptiveRecipe, **options: Any) -> None:
         teacher, student = self.network("T"), self.network("S")
         train_adaptive(
-            teacher, student, api.data(self.study.unlabelled), folder=folder, recipe=recipe, fabric=self.fabric(), **options
+            teacher,
+            student,
+            api.data(self.study.unlabelled),
+            folder=folder,
+            recipe=recipe,
+            fabric=self.fabric(),
+            **options,
         )
 
     def measure(self, job: Measurement, on_batch: Callable[[Progress], None]) -> None:
@@ -437,7 +456,9 @@ class _Work:
         """Seconds, judged by one image."""
         networks, attack, source, conditions = self._job(job)
         data = self.data(job.images)
-        return sum(c.seconds for c in plan(networks, data, attack, source, conditions=replace(conditions, batch_size=1)))
+        return sum(
+            c.seconds for c in plan(networks, data, attack, source, conditions=replace(conditions, batch_size=1))
+        )
 
     def try_finetuning(self, name: str) -> float:
         """Seconds, judged by the second of two updates."""
@@ -448,4 +469,16 @@ class _Work:
         return (times[1] - times[0]) * recipe.updates
 
 
-__all__ = ["COLUMNS", "OTHER", "Cost", "Measurement", "Pretraining", "Tier", "conclude", "costs", "measurements", "reproduce", "tier"]
+__all__ = [
+    "COLUMNS",
+    "OTHER",
+    "Cost",
+    "Measurement",
+    "Pretraining",
+    "Tier",
+    "conclude",
+    "costs",
+    "measurements",
+    "reproduce",
+    "tier",
+]

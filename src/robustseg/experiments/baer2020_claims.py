@@ -246,9 +246,7 @@ class Figures:
 
     def errors(self, name: str, delta: float, columns: Sequence[str] = COLUMNS) -> float:
         """Share of images that the wrong network answers, in percent: S or A on T-AEs is right, else T."""
-        wrong = [
-            (d >= delta) != column.startswith("T-AE") for column in columns for d in self.scores(name, column)
-        ]
+        wrong = [(d >= delta) != column.startswith("T-AE") for column in columns for d in self.scores(name, column)]
         return 100 * float(np.mean(wrong)) if wrong else math.nan
 
 
@@ -258,7 +256,9 @@ def tables(figures: Figures) -> list[Table]:
         _table_1(figures),
         _layers(figures),
         _alphas(figures),
-        _detection(figures, "Table 4: how often T / the other answers, on the images to choose on", TABLE_4, chosen=True),
+        _detection(
+            figures, "Table 4: how often T / the other answers, on the images to choose on", TABLE_4, chosen=True
+        ),
         _adaptive(figures),
         _detection(figures, "Table 6: how often T / the other answers, reported images", TABLE_6, chosen=False),
         _votes(figures),
@@ -292,7 +292,9 @@ def _layers(f: Figures) -> Table:
         (label, *(_beside(f.row(row, c, chosen=True), _theirs(TABLE_2.get(row), i)) for i, c in enumerate(COLUMNS)))
         for row, label in LAYERS.items()
     )
-    return Table("Table 2: A by the layers of the feature term, images to choose on, mIoU in %", ("layers", *COLUMNS), rows)
+    return Table(
+        "Table 2: A by the layers of the feature term, images to choose on, mIoU in %", ("layers", *COLUMNS), rows
+    )
 
 
 def _alphas(f: Figures) -> Table:
@@ -302,7 +304,9 @@ def _alphas(f: Figures) -> Table:
         mean = list(np.mean(cells, 0)) if all(cells) else []
         beside = [_beside(v, theirs[i]) for i, v in enumerate(cells)]
         rows.append((f"{LAYERS[row]}, {alpha:g}", *beside, _beside(mean, float(np.mean(theirs)))))
-    return Table("Table 3: A by alpha, images to choose on, mIoU in %", ("layers, alpha", *COLUMNS, "mean"), tuple(rows))
+    return Table(
+        "Table 3: A by alpha, images to choose on, mIoU in %", ("layers, alpha", *COLUMNS, "mean"), tuple(rows)
+    )
 
 
 def _detection(f: Figures, title: str, theirs: dict[float, tuple[int, ...]], *, chosen: bool) -> Table:
@@ -322,7 +326,10 @@ def _detection(f: Figures, title: str, theirs: dict[float, tuple[int, ...]], *, 
     for name in f.runs("down2"):
         clean = np.array(f.scores(name, "clean"))
         if len(clean) and not chosen:
-            shares = (f"{g} {(clean if ids is None else clean[ids]).__ge__(f.fitted(name)).mean():.1%}" for g, ids in f.groups().items())
+            shares = (
+                f"{g} {(clean if ids is None else clean[ids]).__ge__(f.fitted(name)).mean():.1%}"
+                for g, ids in f.groups().items()
+            )
             alarms.append(f"{name}: {', '.join(shares)}")
     note = f"Clean images judged attacked at the fitted delta: {'; '.join(alarms)}." if alarms else ""
     return Table(title, ("delta", *COLUMNS), tuple(rows), note)
@@ -358,7 +365,12 @@ def _votes(f: Figures) -> Table:
                     cells.append(_beside(values, _theirs(paper if label != "fitted" else None, i)))
                 rows.append((f"{model} {label}".strip(), group, *cells))
     note = "A and the votes: down 2. The delta of a vote stands after it."
-    return Table("Table 7: the corrected answer on the reported images, mIoU in %", ("network", "images", *COLUMNS), tuple(rows), note)
+    return Table(
+        "Table 7: the corrected answer on the reported images, mIoU in %",
+        ("network", "images", *COLUMNS),
+        tuple(rows),
+        note,
+    )
 
 
 def headline(figures: Figures) -> dict[str, float]:
@@ -457,7 +469,9 @@ def _b4(f: Figures) -> Finding:
     parts += [exceeds(_gaps(f, row, "up", "S-AE 10")) for row in subsets]
     parts += [exceeds(_gaps(f, row, "rest", "clean")) for row in rows if row not in ("all", "rest")]
     parts += [exceeds(_gaps(f, "down", "up", c)) for c in ("S-AE 1", "S-AE 10")]
-    numbers = ", ".join(f"{LAYERS[r]} {Beside(tuple(f.row(r, 'clean')))} and {Beside(tuple(f.row(r, 'S-AE 10')))}" for r in rows)
+    numbers = ", ".join(
+        f"{LAYERS[r]} {Beside(tuple(f.row(r, 'clean')))} and {Beside(tuple(f.row(r, 'S-AE 10')))}" for r in rows
+    )
     return Finding("B4", statement, together(parts), f"clean and S-AE 10: {numbers}")
 
 

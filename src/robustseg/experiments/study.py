@@ -120,7 +120,9 @@ def write_study(
     said = "\n".join(f"- {name}: {value}" for name, value in about.items())
     claims = "\n".join(f"- **{f.claim} {f.verdict}**: {f.numbers}\n  ({f.statement})" for f in findings)
     drawn = "\n".join(table.markdown() for table in tables)
-    head = f"# {title}\n\n{said}\n\nOurs first, the mean over seeds with its standard deviation; the paper's in brackets."
+    head = (
+        f"# {title}\n\n{said}\n\nOurs first, the mean over seeds with its standard deviation; the paper's in brackets."
+    )
     write_whole(folder / "tables.md", f"{head}\n\n## Claims\n\n{claims}\n\n## Tables\n\n{drawn}")
     plain = {
         "title": title,
