@@ -333,9 +333,8 @@ class _Work:
         return Resized(self._data[name], self.study.size)
 
     def fabric(self) -> Fabric:
-        made = Fabric(
-            accelerator="gpu" if self.device.startswith("cuda") else "cpu", devices=1, precision=self.study.precision
-        )  # type: ignore[arg-type]
+        place = "gpu" if self.device.startswith("cuda") else "cpu"
+        made = Fabric(accelerator=place, devices=1, precision=self.study.precision)  # type: ignore[arg-type]
         made.launch()
         return made
 

@@ -9,7 +9,7 @@ Source: Baer, Klingner, Varghese, Hueger, Schlicht, Fingscheidt, CVPR Workshops 
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -279,7 +279,7 @@ def _q(figures: Figures, network: str, column: str, *, chosen: bool = False) -> 
 
 
 def _table_1(f: Figures) -> Table:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for who in "TS":
         values = [f.miou(who, "clean", chosen=True), *(_q(f, who, c, chosen=True) for c in COLUMNS[1:])]
         rows.append((who, *(_beside([v], TABLE_1[who][i]) for i, v in enumerate(values))))
@@ -288,7 +288,7 @@ def _table_1(f: Figures) -> Table:
 
 
 def _layers(f: Figures) -> Table:
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (label, *(_beside(f.row(row, c, chosen=True), _theirs(TABLE_2.get(row), i)) for i, c in enumerate(COLUMNS)))
         for row, label in LAYERS.items()
     )
@@ -298,7 +298,7 @@ def _layers(f: Figures) -> Table:
 
 
 def _alphas(f: Figures) -> Table:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for (row, alpha), theirs in TABLE_3.items():
         cells = [f.row(row_name(row, alpha), c, chosen=True) for c in COLUMNS]
         mean = list(np.mean(cells, 0)) if all(cells) else []
@@ -309,7 +309,7 @@ def _alphas(f: Figures) -> Table:
     )
 
 
-def _detection(f: Figures, title: str, theirs: dict[float, tuple[int, ...]], *, chosen: bool) -> Table:
+def _detection(f: Figures, title: str, theirs: Mapping[float, tuple[int, ...]], *, chosen: bool) -> Table:
     total = theirs[0.5][0]
     rows: list[tuple[Cell, ...]] = []
     fitted = [(f"{f.fitted(n):.4f} (fitted), {n}", n, f.fitted(n)) for n in f.runs("down2") if f.scores(n, "clean")]
@@ -336,7 +336,7 @@ def _detection(f: Figures, title: str, theirs: dict[float, tuple[int, ...]], *, 
 
 
 def _adaptive(f: Figures) -> Table:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for row in ("none", "all", "down2"):
         for group, ids in f.groups().items():
             paper = TABLE_5.get(row) if ids is None else None
@@ -346,7 +346,7 @@ def _adaptive(f: Figures) -> Table:
 
 
 def _votes(f: Figures) -> Table:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for group, ids in f.groups().items():
         for model, theirs in TABLE_7.items():
             paper = theirs if ids is None else None
