@@ -1,5 +1,5 @@
 #!/bin/sh
-# SEA on CamVid: 40 test frames at 240x180, At 8/255 the ensemble, 3 x 50 steps; at 0.5/255, where an undefended network still labels
+# SEA on CamVid: 40 test frames at 240x180, At 8/255 the ensemble, 3 x 30 steps; at 0.5/255, where an undefended network still labels
 # something right, its three members one by one, 100 steps each, so that the worst mIoU over the set can be chosen among their records.
 # CAMVID is the folder in SegNet layout. Appends; go on by running again.
 set -eu
@@ -11,5 +11,5 @@ robustseg evaluate --network "${NETWORK:-zoo:erfnet-camvid}" \
     --perturbation "$(member jensen_shannon)" \
     --perturbation "$(member masked_cross_entropy)" \
     --perturbation "$(member "balanced_masked_cross_entropy:$pixels")" \
-    --perturbation "sea(budget='linf:8/255', steps=50, class_pixels=($pixels))" \
+    --perturbation "sea(budget='linf:8/255', steps=30, class_pixels=($pixels))" \
     --batch-size 4 --seed 0 --device cpu --precision bfloat16 --out results/camvid-sea "$@"
