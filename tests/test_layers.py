@@ -19,7 +19,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"monitor"},
     {"evaluation", "api"},
     {"report", "testing", "audit"},
-    {"demo"},
+    {"demo", "experiments"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
