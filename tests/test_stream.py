@@ -170,6 +170,7 @@ def test_an_unreadable_frame_is_an_event_and_the_stream_goes_on(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["raise", "nan", "shape"])
 def test_a_member_that_fails_is_told_and_the_others_go_on(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("av")
     broken = triplet(teacher=Troubled(0, dict.fromkeys(range(25, 28), kind)))
     watch_stream(broken, islice(frames(40), 29), source="noise", folder=tmp_path, quiet=20)
     assert events(tmp_path)[1:] == [("failed", 23, "teacher"), ("recovered", 26, "teacher"), ("end", 29)]
