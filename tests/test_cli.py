@@ -142,7 +142,7 @@ def test_the_next_line_of_train_is_a_network(tmp_path: Path, monkeypatch: pytest
         (("--devices", "0"), "expected at least 1 devices of 'cpu', got 0"),
         (("--ema", "1"), "0 <= ema < 1"),
         (("--weight-decay", "-1"), "a weight decay >= 0"),
-        (("--out", "/dev/null/run"), "expected a folder"),
+        (("--out", "/dev/null/run"), "expected to make the folder"),
     ],
 )
 def test_bad_input_of_train_is_one_sentence(arguments: tuple[str, str], sentence: str, tmp_path: Path) -> None:
