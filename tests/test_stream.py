@@ -296,6 +296,27 @@ def test_an_attack_that_nobody_notices_is_said(tmp_path: Path) -> None:
     assert outcome(read_timeline(tmp_path))[0] == "The attack on the teacher was not noticed."
 
 
+@pytest.mark.parametrize(
+    ("told", "sentences"),
+    [
+        ([("alarm", 6), ("clear", 8)], ["noticed 1 frame after it began", "ended 2 frames before the attack did"]),
+        ([("alarm", 5)], ["noticed in its first frame", "did not clear"]),
+        ([("alarm", 5), ("clear", 7), ("alarm", 8), ("clear", 12)], ["in its first frame", "All clear 3 frames after"]),
+        ([("alarm", 1), ("clear", 2)], ["was not noticed", "1 alarm outside the attack in 20 frames"]),
+    ],
+)
+def test_the_timeline_words_what_became_of_an_attack(tmp_path: Path, told: Any, sentences: list[str]) -> None:
+    about = {"source": "x", "quiet": 0, "attack": {"target": "teacher", "first": 5, "end": 10}}
+    (tmp_path / "stream.json").write_text(json.dumps(about) + "\n")
+    line = {"score": 0, "failed": [], "alarm": "", "injected": False, "latency": 0.1, "seconds": 0.2}
+    (tmp_path / "frames.jsonl").write_text("".join(json.dumps({"frame": i, **line}) + "\n" for i in range(20)))
+    rows = (json.dumps({"kind": kind, "frame": frame, "member": "teacher"}) for kind, frame in told)
+    (tmp_path / "events.jsonl").write_text("\n".join([*rows, ""]))
+    said = outcome(read_timeline(tmp_path))
+    for sentence, got in zip(sentences, said, strict=False):
+        assert sentence in got
+
+
 def test_a_long_timeline_is_thinned_and_keeps_its_peaks(tmp_path: Path) -> None:
     (tmp_path / "stream.json").write_text('{"source":"long","quiet":0,"attack":null}\n')
     line = {"attacked": "none", "failed": [], "alarm": "", "injected": False, "latency": 0.1, "seconds": 0.2}

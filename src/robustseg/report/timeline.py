@@ -179,15 +179,17 @@ def _attack_sentences(timeline: Timeline, own: Sequence[dict[str, Any]]) -> Iter
         yield f"The attack on the {attack['target']} was not noticed."
         return
     delay = (right or own)[0]["frame"] - attack["first"]
-    when = "in its first frame" if delay == 0 else f"after {delay + 1} frames"
+    when = "in its first frame" if delay == 0 else f"{delay} frame{'s' * (delay != 1)} after it began"
     blamed = "" if right else f", but the {own[0]['member']} was blamed"
     yield f"The attack on the {attack['target']} was noticed {when}{blamed}."
-    clear = [e for e in timeline.events if e["kind"] == "clear" and e["frame"] >= attack["end"]]
-    if clear:
-        after = clear[0]["frame"] - attack["end"] + 1
-        yield f"All clear {after} frame{'s' * (after != 1)} after it ended."
-    elif timeline.frames > attack["end"]:
+    clears = [e["frame"] for e in timeline.events if e["kind"] == "clear" and e["frame"] > own[-1]["frame"]]
+    if not clears and timeline.frames > attack["end"]:
         yield "The alarm did not clear after it ended."
+    elif clears and clears[0] < attack["end"]:
+        yield f"The alarm ended {attack['end'] - clears[0]} frames before the attack did."
+    elif clears:
+        after = clears[0] - attack["end"] + 1
+        yield f"All clear {after} frame{'s' * (after != 1)} after it ended."
 
 
 def write_timeline(folder: str | Path) -> Path:
