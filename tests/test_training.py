@@ -184,7 +184,7 @@ def test_epochs_and_steps_count_from_one(tmp_path: Path) -> None:
     steps: list[Step] = []
     recipe = dataclasses.replace(QUICK, epochs=2)
     train(small(), Blocks(), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=steps.append)
-    assert [(s.epoch, s.step, s.miou is None) for s in steps] == [
+    assert [(s.epoch, s.step, s.held_out is None) for s in steps] == [
         (1, 1, True),
         (1, 2, True),
         (2, 3, True),

@@ -82,16 +82,21 @@ def train(
         float, typer.Option(help="Decay a step of the averaged weights that are kept; 0: no average.")
     ] = 0.998,
     check_every: Annotated[int, typer.Option(help="Epochs between two checks on the held-out data.")] = 5,
+    adversary: Annotated[
+        str | None, typer.Option(help="Attack spec; trains on attacked images, and keeps the best under attack.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="Of the images that the adversary attacks.")] = 1.0,
+    warm_up: Annotated[float, typer.Option(help="Epochs over which the adversary's budget rises from 0.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
 ) -> None:
-    """Train a network with labels; keeps the best by mIoU on held-out data, and goes on where it was cut."""
+    """Train a network with labels, under attack if wanted; keeps the best on held-out data, and goes on where it was cut."""
     import torch
 
     from robustseg import api
-    from robustseg.training import Recipe, Step
+    from robustseg.training import Adversary, HeldOut, Recipe, Step
     from robustseg.training import train as run
 
     recipe = Recipe(
@@ -108,6 +113,7 @@ def train(
         check_every=check_every,
         seed=seed,
     )
+    attacker = Adversary(adversary, share=share, warm_up=warm_up) if adversary else None
     fabric = _fabric(pick_device(device), devices, precision)
     dataset, held_out = api.data(data), open_data(holdout, None, size)
     fabric.launch()
@@ -118,13 +124,28 @@ def train(
     with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:
         task = progress.add_task("training", total=None)
 
+        def told(held_out: HeldOut) -> str:
+            text = f"held-out mIoU {held_out.miou:.2%}"
+            if held_out.robust_miou is not None:
+                text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"
+            return text + (" (catastrophic overfitting: it holds against one step only)" if held_out.overfitted else "")
+
         def on_step(step: Step) -> None:
             text = f"epoch {step.epoch} loss {step.loss:.3f}"
             progress.update(task, description=text, completed=step.step, total=step.steps)
-            if step.miou is not None:
-                progress.console.print(f"epoch {step.epoch}: held-out mIoU {step.miou:.2%}", highlight=False)
+            if step.held_out is not None:
+                progress.console.print(f"epoch {step.epoch}: {told(step.held_out)}", highlight=False)
 
-        best = run(model, dataset, holdout=held_out, folder=out_dir, recipe=recipe, fabric=fabric, on_step=on_step)
+        best = run(
+            model,
+            dataset,
+            holdout=held_out,
+            folder=out_dir,
+            recipe=recipe,
+            adversary=attacker,
+            fabric=fabric,
+            on_step=on_step,
+        )
     if fabric.is_global_zero:
         spec = str(best)
         if model.architecture.startswith("module("):  # a file names no code to import; the user does

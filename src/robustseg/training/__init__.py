@@ -1,5 +1,6 @@
-"""Training: networks from labels, with exact resume and any number of processes."""
+"""Training: networks from labels, attacked or not, with exact resume and any number of processes."""
 
-from robustseg.training.loop import Recipe, Step, train
+from robustseg.training.adversarial import Adversary
+from robustseg.training.loop import HeldOut, Recipe, Step, train
 
-__all__ = ["Recipe", "Step", "train"]
+__all__ = ["Adversary", "HeldOut", "Recipe", "Step", "train"]

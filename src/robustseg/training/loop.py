@@ -23,10 +23,12 @@ from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
+from robustseg.networks.fast import fast
 from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
+from robustseg.training.adversarial import Adversary, attack_precision, overfitted
 from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
-from robustseg.types import Batch, Dataset, Network, frozen
+from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +84,35 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """What the loop tells of each step; epochs and steps count from 1; `miou` (held out) only where it was measured."""
+    """What the loop tells of each step; epochs and steps count from 1; `held_out` only where it was measured."""
 
     epoch: int
     step: int
     steps: int
     loss: float
     learning_rate: float
-    miou: float | None = None
+    held_out: "HeldOut | None" = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """mIoU on the held-out data: clean and, in adversarial training, after many steps and after one (see `Adversary.checks`)."""
+
+    miou: float
+    robust_miou: float | None = None
+    single_step_miou: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """By which the best weights are chosen: robust mIoU, or clean mIoU where nothing attacks."""
+        return self.miou if self.robust_miou is None else self.robust_miou
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether the network holds against one step only, see `adversarial.overfitted`."""
+        if self.robust_miou is None or self.single_step_miou is None:
+            return False
+        return overfitted(self.robust_miou, self.single_step_miou)
 
 
 def train(
@@ -99,10 +122,11 @@ def train(
     holdout: Dataset,
     folder: str | Path,
     recipe: Recipe | None = None,
+    adversary: Adversary | None = None,
     fabric: Fabric | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Path:
-    """Train a network with labels and keep the best by mIoU on held-out data.
+    """Train a network with labels and keep the best by mIoU on held-out data, under attack if it is trained under one.
 
     Writes `FOLDER/best.safetensors` (network, classes, recipe), `FOLDER/history.jsonl` (one line a check) and
     `FOLDER/last.ckpt`, from which an interrupted run goes on.
@@ -112,6 +136,7 @@ def train(
         data, holdout: labelled images; choose `holdout` from training data, never from test. Images that fill no whole
             batch are left out of an epoch; data of fewer images than a batch are one smaller batch.
         folder: of the results; an unfinished run in it is continued.
+        adversary: what attacks the images of each batch; None: nothing.
         fabric: device, precision and processes; launched already. Default: one process on the CPU.
         on_step: called after each step, on the first process.
 
@@ -129,7 +154,7 @@ def train(
         if not len(dataset):
             raise RobustsegError(f"expected labelled images, got none in '{name}'; try another split")
     make_folder(folder)
-    run = _Run(network, data, holdout, folder, recipe, fabric)
+    run = _Run(network, data, holdout, folder, recipe, fabric, adversary)
     run.resume()
     while run.epoch < recipe.epochs:
         for event in run.train_epoch():
@@ -141,7 +166,17 @@ def train(
 class _Run:
     """The state of one training: everything that moves, in one place, so that a checkpoint is its `__dict__`."""
 
-    def __init__(self, network: Network, data: Dataset, holdout: Dataset, folder: Path, recipe: Recipe, fabric: Fabric):
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        holdout: Dataset,
+        folder: Path,
+        recipe: Recipe,
+        fabric: Fabric,
+        adversary: Adversary | None = None,
+    ):
+        self.adversary = adversary
         self.data, self.holdout, self.folder, self.recipe, self.fabric = data, holdout, folder, recipe, fabric
         self.epoch, self.best = 0, -math.inf
         augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
@@ -163,6 +198,7 @@ class _Run:
                 "network spec": network.spec,
                 "data": identity(data),
                 "held-out data": identity(holdout),
+                "adversary": None if adversary is None else str(adversary),
             },
         )
 
@@ -180,11 +216,14 @@ class _Run:
                 group["lr"] = rate
             loss = self._step(self.batches[step], step)
             last = step + 1 == start + self.batches.per_epoch
-            miou = self._finish_epoch() if last else None
-            yield Step(epoch, step + 1, self.steps, loss, rate, miou)
+            held_out = self._finish_epoch() if last else None
+            yield Step(epoch, step + 1, self.steps, loss, rate, held_out)
 
     def _step(self, batch: Batch, step: int) -> float:
         batch = batch.to(self.fabric.device)
+        if self.adversary:
+            epoch = step / self.batches.per_epoch
+            batch = self.adversary.moved(self.network, batch, epoch=epoch, seed=self.recipe.seed, fabric=self.fabric)
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with layer_draws(self.recipe.seed, step, self.fabric):
             logits = self.model(images).float()
@@ -217,33 +256,37 @@ class _Run:
             else:
                 mean.copy_(new)
 
-    def _finish_epoch(self) -> float | None:
+    def _finish_epoch(self) -> HeldOut | None:
         self.epoch += 1
-        miou = None
+        held_out = None
         if self.epoch % self.recipe.check_every == 0 or self.epoch == self.recipe.epochs:
-            miou = metrics.miou(_measure(self.average, self.holdout, self.fabric.device))
+            attacks = self.adversary.checks() if self.adversary else ()
+            measured = (_measure(self.average, self.holdout, self.fabric, attack) for attack in (None, *attacks))
+            held_out = HeldOut(*map(metrics.miou, measured))
         if self.fabric.is_global_zero:
-            if miou is not None:
-                self._keep(miou)
+            if held_out is not None:
+                self._keep(held_out)
             self._save()
         self.fabric.barrier()
-        return miou
+        return held_out
 
-    def _keep(self, miou: float) -> None:
+    def _keep(self, held_out: HeldOut) -> None:
         path = self.folder / "history.jsonl"
         # What a run wrote after its last checkpoint and before it was cut comes again.
         lines = [line for line in read_lines(path) if line["epoch"] < self.epoch] if path.is_file() else []
-        lines.append({"epoch": self.epoch, "miou": miou, "time": time.time()})
+        figures = {name: value for name, value in dataclasses.asdict(held_out).items() if value is not None}
+        lines.append({"epoch": self.epoch, **figures, "time": time.time()})
         write_whole(path, "".join(map(json_line, lines)))
-        if miou > self.best:
-            self.best = miou
+        if held_out.rank > self.best:
+            self.best = held_out.rank
+            recipe = dataclasses.asdict(self.recipe)
             weights.save(
                 self.average,
                 self.best_path,
-                recipe=dataclasses.asdict(self.recipe),
+                recipe={**recipe, "adversary": dataclasses.asdict(self.adversary)} if self.adversary else recipe,
                 data=self.data.spec,
                 holdout=self.holdout.spec,
-                holdout_miou=miou,
+                **{f"holdout_{name}": value for name, value in figures.items()},
                 epoch=self.epoch,
             )
 
@@ -283,12 +326,17 @@ def _class_weights(samples: Remembered, classes: int, balance: bool) -> Tensor:
     return (1 / torch.log(1.1 + share)).float()
 
 
-def _measure(network: Network, data: Dataset, device: torch.device) -> Counts:
+def _measure(network: Network, data: Dataset, fabric: Fabric, attack: Perturbation | None = None) -> Counts:
     classes = len(data.label_space)
     counts = Counts.empty(classes)
-    with frozen(network), torch.inference_mode():
-        for batch in batches(data, 8):
-            images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+    guide = fast(network) if attack else network
+    for batch in batches(data, 8):
+        batch = batch.to(fabric.device)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        if attack:
+            with attack_precision(fabric):
+                images = attack(guide, images, batch.labels, rng=ImageRng(0, batch.ids))
+        with frozen(network), torch.inference_mode():
             predictions = network.predict(images).cpu().numpy()
-            counts += metrics.count(batch.labels.numpy(), predictions, batch.ids, classes)
+        counts += metrics.count(batch.labels.cpu().numpy(), predictions, batch.ids, classes)
     return counts

@@ -1,0 +1,111 @@
+"""Adversarial training: an attack of the registry moves the images of each batch before the step of the one loop.
+
+The attack sees the network that is trained, in evaluation mode, so that its passes leave the batch statistics alone. It is
+given the ground truth, unless its `goal` says otherwise. What it draws depends on (seed, epoch, image) alone, so a cut run goes on exactly and
+several processes see what one sees. Passes run in the precision of the training; under `16-mixed` in float32, since
+gradients in the images, a share of a pixel each, vanish in float16.
+
+Sources: Madry et al., ICLR 2018 (training on PGD); Wong, Rice, Kolter, ICLR 2020 (catastrophic overfitting); on
+segmentation Xu, Zhao, Jia, ICCV 2021 (half of a batch, attacked in evaluation mode); Croce, Singh, Hein, ECCV 2024 (all of it).
+"""
+
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from robustseg import registry
+from robustseg.records import RobustsegError
+from robustseg.types import Batch, Budget, ImageRng, Network, Perturbation
+
+CHECK_STEPS = 10
+"""Of the PGD by which the best weights are chosen, in the budget of the training."""
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """What attacks a training.
+
+    Args:
+        attack: spec of an attack with a budget, such as "pgd(budget='linf:4/255', steps=3, keep='last')". `keep='last'` saves
+            the pass that would judge the last iterate.
+        share: of the images to attack, 0 to 1; each image is drawn anew each epoch, so a batch has this share on average.
+        warm_up: epochs over which the budget, and a step size that the spec gives, rise evenly to what the spec says.
+    """
+
+    attack: str
+    share: float = 1.0
+    warm_up: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.share <= 1 and 0 <= self.warm_up < float("inf")):
+            raise RobustsegError(
+                f"expected a share of 0 to 1 and a warm-up of at least 0 epochs, got {self.share} and {self.warm_up}; "
+                "try --share 1 --warm-up 5"
+            )
+        built = registry.build("perturbation", self.attack)
+        if not isinstance(built.arguments.get("budget"), Budget):
+            raise RobustsegError(
+                f"expected an attack with a budget, got '{self.attack}'; try pgd(budget='linf:4/255', steps=3, keep='last')"
+            )
+        object.__setattr__(self, "attack", built.spec)
+
+    @property
+    def budget(self) -> Budget:
+        """Of the attack at full strength."""
+        budget: Budget = registry.build("perturbation", self.attack).arguments["budget"]
+        return budget
+
+    def checks(self) -> tuple[Perturbation, Perturbation]:
+        """The attack of many steps by which the best weights are chosen, and the one of a single step it is held against."""
+        budget = self.budget.spec
+        many = f"pgd(budget='{budget}', steps={CHECK_STEPS})"
+        return registry.build("perturbation", many), registry.build("perturbation", f"fgsm(budget='{budget}')")
+
+    def at(self, epoch: float) -> registry.Configured:
+        """The attack after so many epochs, a fraction within one."""
+        built: registry.Configured = registry.build("perturbation", self.attack)
+        strength = min(1.0, epoch / self.warm_up) if self.warm_up else 1.0
+        given: dict[str, Any] = dict(built.arguments)
+        given["budget"] = dataclasses.replace(given["budget"], eps=given["budget"].eps * strength)
+        if given.get("step_size") is not None:
+            given["step_size"] *= strength
+        return dataclasses.replace(built, arguments=given)
+
+    def moved(self, network: Network, batch: Batch, *, epoch: float, seed: int, fabric: Fabric) -> Batch:
+        """The batch of a step with its share of adversarial images.
+
+        Args:
+            network: that is trained; left as it was.
+            batch: on the device of the network. epoch: see `at`. seed: of the training.
+        """
+        rng = ImageRng(seed, batch.ids, f"adversary/{int(epoch)}")
+        chosen = rng.fork("share").uniform((), batch.images) < self.share
+        indices = chosen.nonzero().flatten()
+        if not len(indices):
+            return batch
+        images = batch.images.contiguous(memory_format=torch.channels_last).clone()
+        with attack_precision(fabric):
+            moved: Tensor = self.at(epoch)(
+                network, images[indices], batch.labels[indices], rng=rng.select(indices.tolist())
+            )
+        images[indices] = moved
+        return dataclasses.replace(batch, images=images)
+
+
+def attack_precision(fabric: Fabric) -> AbstractContextManager[Any]:
+    """Within: the precision of an attack's passes in a training."""
+    half = fabric.strategy.precision.precision == "16-mixed"
+    return nullcontext() if half else fabric.autocast()
+
+
+def overfitted(many_steps: float, single_step: float) -> bool:
+    """Catastrophic overfitting: mIoU after many steps is less than half of what a single step leaves.
+
+    Source: Wong, Rice, Kolter, ICLR 2020, section 5 (there: accuracy under PGD falls to 0 while FGSM's rises); the half is ours.
+    """
+    return many_steps < single_step / 2
