@@ -136,6 +136,15 @@ def test_the_attack_leaves_the_network_as_it_was() -> None:
     assert torch.equal(after.images, Adversary(PGD).moved(network, batch_of(2), epoch=0, seed=0, fabric=fabric).images)
 
 
+def test_passes_are_told(tmp_path: Path) -> None:
+    steps: list[Step] = []
+    recipe = dataclasses.replace(QUICK, epochs=1)
+    run(tmp_path, Adversary(PGD), recipe=recipe, on_step=steps.append)
+    assert {s.passes for s in steps} == {2 + 2 * 2}  # one forward and one back, and as many for each step of the attack
+    train(small(), Halves(), holdout=Halves(), folder=tmp_path / "plain", recipe=recipe, on_step=steps.append)
+    assert steps[-1].passes == 2
+
+
 def test_overfitting_is_said() -> None:
     assert HeldOut(0.6, robust_miou=0.1, single_step_miou=0.5).overfitted
     assert not HeldOut(0.6, robust_miou=0.4, single_step_miou=0.5).overfitted

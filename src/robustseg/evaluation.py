@@ -13,7 +13,7 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -25,6 +25,7 @@ from robustseg import metrics, registry
 from robustseg.datasets.views import batches
 from robustseg.flags import doubts
 from robustseg.networks.fast import fast
+from robustseg.networks.passes import counted
 from robustseg.panels import Panel, quantised, save_panel
 from robustseg.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.records import (
@@ -472,40 +473,3 @@ def _flags(target: Network, job: _Job) -> dict[str, Any]:
     batch = next(batches(job.data, 1)).to(device_of(target))
     images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
     return {**doubts(target, images, batch.labels), "not_clipped": _unclipped(job.perturbation)}
-
-
-class Passes:
-    """How many images went through the networks, forward and back."""
-
-    def __init__(self) -> None:
-        self.forwards = 0
-        self.backwards = 0
-
-
-@contextmanager
-def counted(networks: Sequence[Network]) -> Iterator[Passes]:
-    """Count the passes of each network within, one for each image; of one made of networks, the passes of these."""
-    passes = Passes()
-
-    def backward(gradient: Tensor) -> None:
-        passes.backwards += len(gradient)
-
-    def forward(module: torch.nn.Module, inputs: Any, output: Tensor) -> None:
-        passes.forwards += len(output)
-        if output.requires_grad:
-            output.register_hook(backward)
-
-    parts = {id(part): part for network in networks for part in _parts(network)}
-    handles = [part.register_forward_hook(forward) for part in parts.values()]
-    try:
-        yield passes
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _parts(network: Network) -> list[Network]:
-    """The networks that a watched one decides among, which no pass of its own leaves out; any other is itself."""
-    if not hasattr(network, "watch"):
-        return [network]
-    return [part for child in network.children() if isinstance(child, Network) for part in _parts(child)]

@@ -24,6 +24,8 @@ from robustseg.records import RobustsegError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from robustseg.training import HeldOut
+
 
 @app.command("list")
 def list_names(
@@ -96,7 +98,7 @@ def train(
     import torch
 
     from robustseg import api
-    from robustseg.training import Adversary, HeldOut, Recipe, Step
+    from robustseg.training import Adversary, Recipe, Step
     from robustseg.training import train as run
 
     recipe = Recipe(
@@ -124,17 +126,16 @@ def train(
     with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:
         task = progress.add_task("training", total=None)
 
-        def told(held_out: HeldOut) -> str:
-            text = f"held-out mIoU {held_out.miou:.2%}"
-            if held_out.robust_miou is not None:
-                text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"
-            return text + (" (catastrophic overfitting: it holds against one step only)" if held_out.overfitted else "")
+        passes: list[float] = []  # an image, of the steps since the last check
 
         def on_step(step: Step) -> None:
             text = f"epoch {step.epoch} loss {step.loss:.3f}"
             progress.update(task, description=text, completed=step.step, total=step.steps)
+            passes.append(step.passes)
             if step.held_out is not None:
-                progress.console.print(f"epoch {step.epoch}: {told(step.held_out)}", highlight=False)
+                text = f"epoch {step.epoch}: {_told(step.held_out)}, {sum(passes) / len(passes):.1f} passes an image"
+                progress.console.print(text, highlight=False, soft_wrap=True)
+                passes.clear()
 
         best = run(
             model,
@@ -175,6 +176,13 @@ def streets(
         highlight=False,
         markup=False,
     )
+
+
+def _told(held_out: "HeldOut") -> str:
+    text = f"held-out mIoU {held_out.miou:.2%}"
+    if held_out.robust_miou is not None:
+        text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"
+    return text + (" (catastrophic overfitting: it holds against one step only)" if held_out.overfitted else "")
 
 
 def _fabric(device: str, devices: int, precision: str) -> "Fabric":

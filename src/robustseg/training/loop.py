@@ -24,6 +24,7 @@ from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
 from robustseg.networks.fast import fast
+from robustseg.networks.passes import counted
 from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
 from robustseg.training.adversarial import Adversary, attack_precision, overfitted
 from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
@@ -84,13 +85,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """What the loop tells of each step; epochs and steps count from 1; `held_out` only where it was measured."""
+    """What the loop tells of each step.
+
+    Epochs and steps count from 1; `passes`: forwards and backwards an image, the attack's among them; `held_out` only
+    where it was measured.
+    """
 
     epoch: int
     step: int
     steps: int
     loss: float
     learning_rate: float
+    passes: float
     held_out: "HeldOut | None" = None
 
 
@@ -214,10 +220,13 @@ class _Run:
             rate = self.recipe.learning_rate * (1 - step / self.steps) ** 0.9
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._step(self.batches[step], step)
+            batch = self.batches[step]
+            with counted([self.network]) as passes:
+                loss = self._step(batch, step)
+            passed = (passes.forwards + passes.backwards) / len(batch.images)
             last = step + 1 == start + self.batches.per_epoch
             held_out = self._finish_epoch() if last else None
-            yield Step(epoch, step + 1, self.steps, loss, rate, held_out)
+            yield Step(epoch, step + 1, self.steps, loss, rate, passed, held_out)
 
     def _step(self, batch: Batch, step: int) -> float:
         batch = batch.to(self.fabric.device)
