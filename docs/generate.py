@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from robustseg import metrics, registry
-from robustseg.evaluation import counted
+from robustseg.networks.passes import counted
 from robustseg.records import Record, read_records
 from robustseg.summary import clean_of, summary
 from robustseg.testing import PixelNetwork

@@ -145,6 +145,13 @@ def test_passes_are_told(tmp_path: Path) -> None:
     assert steps[-1].passes == 2
 
 
+def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
+    broken = small()
+    torch.nn.init.constant_(broken.classifier.bias, torch.nan)
+    with pytest.raises(RobustsegError, match="expected a finite loss, got nan at step 0; try a smaller learning rate"):
+        train(broken, Halves(), holdout=Halves(), folder=tmp_path, recipe=QUICK, adversary=Adversary(PGD))
+
+
 def test_overfitting_is_said() -> None:
     assert HeldOut(0.6, robust_miou=0.1, single_step_miou=0.5).overfitted
     assert not HeldOut(0.6, robust_miou=0.4, single_step_miou=0.5).overfitted

@@ -135,6 +135,16 @@ def test_the_next_line_of_train_is_a_network(tmp_path: Path, monkeypatch: pytest
     run("evaluate", "--network", spec, "--data", DATA, "--out", "own/run")
 
 
+def test_train_under_attack_from_given_weights(tmp_path: Path) -> None:
+    given = ["--network", NETWORK, "--data", DATA, "--holdout", DATA, "--crop", "32x32", "--batch-size", "2"]
+    run("train", *given, "--epochs", "1", "--out", str(tmp_path / "plain"))
+    given += ["--adversary", "pgd(budget='linf:4/255', steps=2, keep='last')", "--epochs", "1"]
+    start = ["--start", str(tmp_path / "plain" / "best.safetensors")]
+    text = run("train", *given, *start, "--out", str(tmp_path / "robust"))
+    assert re.search(r"took over (\d+) of \1 tensors", text)
+    assert re.search(r"held-out mIoU \S+%, under attack \S+%, after one step \S+%, 6\.0 passes an image", text)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -142,6 +152,8 @@ def test_the_next_line_of_train_is_a_network(tmp_path: Path, monkeypatch: pytest
         (("--devices", "0"), "expected at least 1 devices of 'cpu', got 0"),
         (("--ema", "1"), "0 <= ema < 1"),
         (("--weight-decay", "-1"), "a weight decay >= 0"),
+        (("--adversary", "gaussian(rms='4/255')"), "expected an attack with a budget"),
+        (("--start", "nowhere.pth"), "expected a file of weights"),
         (("--out", "/dev/null/run"), "expected to make the folder"),
     ],
 )

@@ -239,3 +239,34 @@ def test_the_zoo_is_here_and_where_the_variable_says(network, tmp_path, monkeypa
     assert zoo_files()["enet-here"] == Path("zoo/camvid/enet-here.safetensors")
     with pytest.raises(RobustsegError, match="network of the zoo, got 'enet-her'; try enet-here"):
         build("network", "zoo:enet-her")
+
+
+def test_training_starts_from_the_tensors_that_have_a_place(network, tmp_path):
+    save(network, tmp_path / "enet.safetensors")
+    other = ENet(classes="cityscapes")
+    before = other.classifier.weight.clone()
+    taken, tensors = weights.start_from(other, tmp_path / "enet.safetensors")
+    assert 0 < tensors - taken <= 2  # the classifier stays as it was
+    theirs = network.state_dict()
+    assert all(torch.equal(t, theirs[name]) for name, t in other.state_dict().items() if "classifier" not in name)
+    assert torch.equal(other.classifier.weight, before)
+
+
+def test_an_encoder_finds_its_place_under_another_name(tmp_path):
+    def body() -> nn.Module:
+        return nn.ModuleDict({f"layer{i}": nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for i in range(3)})
+
+    encoder, whole = body(), nn.ModuleDict({"head": nn.Conv2d(3, 2, 1), "backbone": nn.ModuleDict({"encoder": body()})})
+    torch.save({"state_dict": {f"module.{name}": t for name, t in encoder.state_dict().items()}}, tmp_path / "a.pth")
+    taken, tensors = weights.start_from(whole, tmp_path / "a.pth")
+    assert tensors - taken == 2
+    ours = whole["backbone"]["encoder"].state_dict()
+    assert all(torch.equal(t, ours[name]) for name, t in encoder.state_dict().items())
+
+
+def test_a_file_without_a_place_is_one_sentence(network, tmp_path):
+    save_file({"some.bias": torch.zeros(11), "some.weight": torch.zeros(7, 7)}, tmp_path / "other.safetensors")
+    with pytest.raises(
+        ShapeError, match=r"expected weights in .*other.* that have a place in ENet, got none of 2; try"
+    ):
+        weights.start_from(network, tmp_path / "other.safetensors")

@@ -68,6 +68,9 @@ def train(
     holdout: Annotated[str, typer.Option(help="Data spec to choose the best weights on; never the test data.")],
     out_dir: OutDir,
     size: Annotated[str | None, typer.Option(help="Resize the held-out images to HxW.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="File of weights to begin with, as far as they fit: a robust encoder, say.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 60,
     batch_size: Annotated[int, typer.Option(help="Images a step, over all devices.")] = 12,
     crop: Annotated[str, typer.Option(help="Size HxW that the network sees.")] = "180x240",
@@ -98,6 +101,7 @@ def train(
     import torch
 
     from robustseg import api
+    from robustseg.networks.weights import start_from
     from robustseg.training import Adversary, Recipe, Step
     from robustseg.training import train as run
 
@@ -122,6 +126,10 @@ def train(
     with torch.random.fork_rng():  # the same first weights in every process and after every restart
         torch.manual_seed(seed)
         model = api.network(network)
+    if start:
+        taken, tensors = start_from(model, start)
+        if fabric.is_global_zero:
+            err.print(f"took over {taken} of {tensors} tensors from {plain(start)}", highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:
         task = progress.add_task("training", total=None)

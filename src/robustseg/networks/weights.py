@@ -11,6 +11,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,45 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path)
     module.load_state_dict({**wanted, **state})
     if isinstance(module, Network):
         module.files = (*module.files, Path(path))
+
+
+def start_from(module: nn.Module, path: str | Path) -> tuple[int, int]:
+    """Take over from a file of weights every tensor that has a place in a module, an encoder say; the rest stays.
+
+    A tensor has a place where name and shape agree once a leading part is taken off the names of both sides, the one
+    that lets most tensors agree: `layer1.0.conv1.weight` of a ResNet finds `module.encoder.layer1.0.conv1.weight`.
+
+    Args:
+        path: as for `read_state`: safetensors, or what `torch.save` wrote.
+
+    Returns:
+        How many tensors were taken over, and how many the module has.
+
+    Raises:
+        RobustsegError: as for `read_state`. ShapeError: no weight of a convolution or linear layer has a place.
+    """
+    theirs, ours = read_state(path), module.state_dict()
+    best: dict[str, Tensor] = {}
+    for mine in _leading_parts(ours):
+        for other in _leading_parts(theirs):
+            named = {mine + name.removeprefix(other): t for name, t in theirs.items() if name.startswith(other)}
+            fit = {name: t for name, t in named.items() if name in ours and t.shape == ours[name].shape}
+            best = max(best, fit, key=len)
+    if not any(tensor.ndim > 1 for tensor in best.values()):
+        raise ShapeError(
+            f"expected weights in '{path}' that have a place in {type(module).__name__}, got none of {len(theirs)}; "
+            f"try the architecture and width that it was trained with: its first tensor is '{next(iter(theirs))}'"
+        )
+    module.load_state_dict({**ours, **best})
+    return len(best), len(ours)
+
+
+def _leading_parts(names: Mapping[str, Tensor]) -> list[str]:
+    """What may stand before the names of a large part of a network: nothing, or up to three levels."""
+    found = Counter(
+        ".".join(name.split(".")[:level]) + "." for name in names for level in range(1, name.count(".") + 1)
+    )
+    return ["", *(part for part, n in found.items() if part.count(".") <= 3 and n >= len(names) / 10)]
 
 
 @network("weights")
