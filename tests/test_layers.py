@@ -15,10 +15,10 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "findings"},
     {"attacks", "networks", "datasets", "noise", "saved"},
-    {"training", "doctor", "flags"},
+    {"training", "doctor", "flags", "synthesis", "film"},
     {"monitor"},
     {"evaluation", "api"},
-    {"report", "testing", "audit"},
+    {"report", "testing", "audit", "gallery"},
     {"demo", "experiments"},
     {"cli"},
 ]

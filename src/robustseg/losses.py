@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustseg.records import IGNORE, SpecError
-from robustseg.types import Labels, Logits, Network, Objective, PerImage
+from robustseg.types import Images, Labels, Logits, Mask, Network, Objective, PerImage
 
 
 def image_mean(values: Tensor, labels: Labels) -> PerImage:
@@ -158,6 +159,56 @@ def pixel_cospgd(logits: Logits, labels: Labels, *, towards: bool = False) -> Te
     """
     apart = pixel_cosine(logits.detach(), labels)
     return pull(pixel_cross_entropy(logits, labels), apart if towards else 1 - apart)
+
+
+def total_variation(images: Images, masks: Mask | None = None) -> PerImage:
+    """Mean absolute difference of neighbouring values, down and right, `[b]`, in units of images in [0, 1].
+
+    Args:
+        images: `[b, 3, h, w]`.
+        masks: bool `[b, h, w]`: only pairs with a pixel in the mask count, None all; 0 where there is no pair.
+    """
+    masks = torch.ones_like(images[:, 0], dtype=torch.bool) if masks is None else masks
+    total = count = images.new_zeros(len(images))
+    for axis in (1, 2):
+        counted = (
+            masks.narrow(axis, 1, masks.shape[axis] - 1) | masks.narrow(axis, 0, masks.shape[axis] - 1)
+        ).unsqueeze(1)
+        total = total + torch.where(counted, images.diff(dim=axis + 1).abs(), 0).flatten(1).sum(1)
+        count = count + images.shape[1] * counted.flatten(1).sum(1)
+    return total / count.clamp_min(1)
+
+
+def ssim(first: Images, second: Images, *, window: Tensor | None = None) -> Tensor:
+    """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1.
+
+    Args:
+        first, second: `[b, 3, h, w]`; borders are reflected.
+        window: weights `[n]` along each axis, n odd, with sum 1; None is a Gaussian of deviation 1.5 over 11 pixels.
+            `torch.full((3,), 1 / 3)` is the 3x3 mean of Godard et al., CVPR 2017.
+
+    Raises:
+        RuntimeError: an image no larger than half the window.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004, equation 13; K1 = 0.01, K2 = 0.03.
+    """
+    if window is None:
+        window = (-torch.arange(-5.0, 6.0).square() / (2 * 1.5**2)).exp()
+        window = window / window.sum()
+    kernel, reach = window.to(first), len(window) // 2
+
+    def local(values: Tensor) -> Tensor:
+        padded = F.pad(values, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
+        mean = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+        return mean.view(values.shape)
+
+    mean_1, mean_2 = local(first), local(second)
+    variance = (local(first.square()) - mean_1.square()).clamp_min(0) + (
+        local(second.square()) - mean_2.square()
+    ).clamp_min(0)
+    together = local(first * second) - mean_1 * mean_2
+    below = (mean_1.square() + mean_2.square() + 0.01**2) * (variance + 0.03**2)
+    return ((2 * mean_1 * mean_2 + 0.01**2) * (2 * together + 0.03**2) / below).mean(1)
 
 
 def mean_over_pixels(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:

@@ -136,9 +136,9 @@ def tiles(panel: Panel, *, longest: int = 480) -> list[Tile]:
         Tile("image", Image.fromarray(image), True),
         Tile("perturbed", Image.fromarray(perturbed), True),
         Tile(f"difference x {factor}", Image.fromarray(change), True),
-        Tile("labels", _map(labels, palette), False),
-        Tile("prediction before", _map(before, palette), False),
-        Tile("prediction after", _map(after, palette), False),
+        Tile("labels", map_picture(labels, palette), False),
+        Tile("prediction before", map_picture(before, palette), False),
+        Tile("prediction after", map_picture(after, palette), False),
         Tile("errors: red new, grey old", _errors(labels, before, after), False),
     ]
 
@@ -152,22 +152,28 @@ def magnified(image: np.ndarray, perturbed: np.ndarray) -> tuple[np.ndarray, int
     return np.clip(128 + factor * change, 0, 255).astype(np.uint8), factor
 
 
-def sheet(panel: Panel, *, longest: int = 480, gap: int = 6) -> Image.Image:
-    """All tiles in one picture, four a row, each under its title."""
-    drawn = tiles(panel, longest=longest)
+def sheet(panel: Panel, *, longest: int = 480) -> Image.Image:
+    """All tiles of a panel in one picture, four a row, each under its title."""
+    return page_of(tiles(panel, longest=longest))
+
+
+def page_of(drawn: Sequence[Tile], *, columns: int = 4, gap: int = 6) -> Image.Image:
+    """Pictures of one size in one, row by row, each under its title."""
     font = ImageFont.load_default(13)
     width, height, head = drawn[0].picture.width, drawn[0].picture.height, 20
-    rows = -(-len(drawn) // 4)
-    page = Image.new("RGB", (4 * (width + gap) - gap, rows * (height + head + gap) - gap), "white")
+    columns = min(columns, len(drawn))
+    rows = -(-len(drawn) // columns)
+    page = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + head + gap) - gap), "white")
     pen = ImageDraw.Draw(page)
     for i, tile in enumerate(drawn):
-        x, y = (i % 4) * (width + gap), (i // 4) * (height + head + gap)
+        x, y = (i % columns) * (width + gap), (i // columns) * (height + head + gap)
         pen.text((x, y + 2), tile.title, fill=(60, 64, 70), font=font)
         page.paste(tile.picture.convert("RGB"), (x, y + head))
     return page
 
 
-def _map(labels: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
+def map_picture(labels: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """A label map uint8 `[h, w]` in the colours of its classes, void black."""
     colours = np.zeros((256, 3), np.uint8)
     colours[:] = VOID_COLOUR
     colours[: len(palette)] = palette

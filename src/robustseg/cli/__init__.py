@@ -17,10 +17,11 @@ from robustseg.cli import (  # importing a module of commands adds them
     monitor,
     prepare,
     reproduce,
+    synthesis,
 )
 from robustseg.cli.shared import app
 
-__all__ = ["adaptive", "app", "audit", "main", "measure", "monitor", "prepare", "reproduce"]
+__all__ = ["adaptive", "app", "audit", "main", "measure", "monitor", "prepare", "reproduce", "synthesis"]
 
 
 def main() -> None:

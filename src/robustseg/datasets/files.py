@@ -23,13 +23,13 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(_open(path, "RGB")).permute(2, 0, 1).contiguous().float() / 255
 
 
-def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int]) -> Tensor:
+def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int] | None = None) -> Tensor:
     """A mask of class indices as int64 train ids `[h, w]`.
 
     Args:
         path: an 8-bit PNG (grey or with a palette), one index a pixel.
         train_ids: int64 `[256]`: file value -> train id, 255 for void, -1 for a value that must not occur.
-        size: (height, width) of the image that it belongs to.
+        size: (height, width) of the image that it belongs to; None: any.
 
     Raises:
         RobustsegError: no usable file, or a value outside the classes. ShapeError: another size than the image.
@@ -40,7 +40,7 @@ def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int]) -> Tenso
             f"expected one class index a pixel in '{path}', got {values.shape[-1]} channels; "
             "try the index masks, not the coloured ones"
         )
-    if values.shape != tuple(size):
+    if size is not None and values.shape != tuple(size):
         raise ShapeError(
             f"expected labels of the image's size {size[1]}x{size[0]} in '{path}', "
             f"got {values.shape[1]}x{values.shape[0]}; try the label map that belongs to this image"
@@ -54,6 +54,24 @@ def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int]) -> Tenso
             "try the class list or the label format of this data set"
         )
     return torch.from_numpy(labels)
+
+
+def read_mask(path: Path, size: Sequence[int]) -> Tensor:
+    """A mask, bool `[h, w]`, True wherever the picture is not black.
+
+    Args:
+        path: a picture. size: (height, width) that it must have.
+
+    Raises:
+        RobustsegError: no usable file. ShapeError: another size.
+    """
+    values = _open(path, "RGB").max(-1)
+    if values.shape != tuple(size):
+        raise ShapeError(
+            f"expected a mask of the image's size {size[1]}x{size[0]} in '{path}', "
+            f"got {values.shape[1]}x{values.shape[0]}; try drawing it on this image"
+        )
+    return torch.from_numpy(values > 0)
 
 
 def _open(path: Path, mode: str | None) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The overlay video: camera, one member's answer, the repaired answer, where the members disagree, and the score. No torch.
 
-Drawn at a fixed area whatever the size of the frames, and encoded as fast as it goes: watching is the work here. The
-file is a fragmented MP4 (H.264): what was written before a crash plays.
+Drawn at a fixed area whatever the size of the frames, and encoded as fast as it goes: watching is the work here.
 """
 
 from collections import deque
@@ -14,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
+from robustseg.film import Video
 from robustseg.monitor.cusum import Limits
-from robustseg.records import LabelSpace, RobustsegError
+from robustseg.records import LabelSpace
 
 PANEL_AREA = 344 * 258
 GAP, HEAD, CAPTION, STRIP, LEGEND_ROW = 10, 44, 22, 124, 20
@@ -231,28 +231,16 @@ class Overlay:
     """
 
     def __init__(self, path: Path, canvas: Canvas, *, rate: Fraction):
-        from robustseg.datasets.video import load_av
-
-        self.canvas, self._av = canvas, load_av()
-        flags = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
-        try:
-            self._container = self._av.open(str(path), "w", options=flags)
-        except (self._av.FFmpegError, OSError) as error:
-            raise RobustsegError(f"expected to write {path}, got '{error.strerror}'; try another --out") from error
-        options = {"preset": "ultrafast", "crf": "28", "g": "50", "bf": "0"}
-        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
-        height, width = canvas.background.height, canvas.background.width
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self.canvas = canvas
+        self._video = Video(path, (canvas.background.height, canvas.background.width), rate=rate)
 
     def add(self, scene: Scene) -> None:
         """Draw and encode one frame."""
-        frame = self._av.VideoFrame.from_ndarray(self.canvas.draw(scene), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        self._video.add(self.canvas.draw(scene))
 
     def close(self) -> None:
         """Finish the file."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        self._video.close()
 
 
 def _even(value: int) -> int:

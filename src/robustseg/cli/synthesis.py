@@ -1,0 +1,287 @@
+"""The commands that make images: inpaint and generate."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robustseg.cli.shared import (
+    Device,
+    OutDir,
+    Size,
+    app,
+    err,
+    open_data,
+    open_network,
+    out,
+    parse_size,
+    pick_device,
+)
+from robustseg.records import IGNORE, RobustsegError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustseg.gallery import Reel
+    from robustseg.synthesis import Step
+    from robustseg.types import Network
+
+AREA = 240 * 320
+"""Pixels that a photograph is shrunk to where no size is given."""
+CLASS_SIZE = (120, 160)
+"""Of the pictures of every class."""
+RIM = 4
+"""Pixels around a class that are removed with it."""
+
+NetworkSpec = Annotated[str, typer.Option("--network", help="Network spec.")]
+Optimiser = Annotated[str, typer.Option(help="pgd, descent or adam.")]
+Steps = Annotated[int, typer.Option(help="Gradient steps.")]
+StepSize = Annotated[float, typer.Option("--step", help="Root mean square of one step, images in [0, 1].")]
+Ball = Annotated[str | None, typer.Option("--budget", help="An L2 ball around the start, such as l2:20.")]
+Smoothness = Annotated[float, typer.Option(help="Weight of the total variation.")]
+Coarse = Annotated[int, typer.Option(help="Halvings of the scale that gradients start at; 0 is off.")]
+Shifts = Annotated[int, typer.Option(help="Shifted copies that each step is averaged over; 1 is off.")]
+Starts = Annotated[int, typer.Option(help="Different starts, as one batch.")]
+FilmFormat = Annotated[str, typer.Option("--film", help="gif, or mp4 (needs the extra video).")]
+Seed = Annotated[int, typer.Option(help="Of every random draw.")]
+
+
+@app.command()
+def inpaint(
+    network: NetworkSpec,
+    image: Annotated[Path, typer.Option(help="The photograph.")],
+    mask: Annotated[str, typer.Option(help="TOP,LEFT,BOTTOM,RIGHT in pixels, a PNG (not black: hole), or a class.")],
+    out_dir: OutDir,
+    target: Annotated[
+        str | None,
+        typer.Option(help="A class or an index PNG to see in the hole; default: what the network sees around."),
+    ] = None,
+    size: Size = None,
+    optimiser: Optimiser = "pgd",
+    steps: Steps = 200,
+    step: StepSize = 0.01,
+    budget: Ball = None,
+    smoothness: Smoothness = 0.0,
+    coarse: Coarse = 3,
+    shifts: Shifts = 1,
+    starts: Starts = 1,
+    film: FilmFormat = "gif",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fill a hole of a photograph so that a network sees a label map there: a picture, a film."""
+    from robustseg.datasets.files import read_image
+    from robustseg.datasets.views import resize_image, resize_labels
+    from robustseg.film import require_format
+    from robustseg.gallery import Reel, write_synthesis
+    from robustseg.synthesis import Settings, completed
+    from robustseg.synthesis import inpaint as run
+    from robustseg.types import ImageRng, device_of
+
+    settings = Settings(optimiser, steps, step, budget, smoothness, coarse, shifts, starts)
+    require_format(film)
+    if not image.is_file():
+        raise RobustsegError(f"expected a photograph at '{image}', got none; try another --image")
+    photo = read_image(image)
+    whole = (int(photo.shape[1]), int(photo.shape[2]))
+    wanted = parse_size(size) if size else _shrunk(whole)
+    built = open_network(network).to(pick_device(device))
+    images = resize_image(photo, wanted)[None].to(device_of(built))
+    masks, removed = _mask(mask, whole, wanted, built, images)
+    if target is None:
+        labels = completed(built, images, masks, without=removed)
+    else:
+        labels = resize_labels(_labels(target, whole, built), wanted)[None].to(images.device)
+    reel = Reel()
+    with _shown(reel) as told:
+        done = run(built, images, masks, labels, settings=settings, rng=ImageRng(seed, [image.stem]), on_step=told)
+    hole = images.where(~masks.unsqueeze(1), 0.5)
+    shown = {"image": images, "hole": hole}
+    result = write_synthesis(
+        out_dir, built, labels.where(masks, IGNORE), done, settings=settings, given=shown, reel=reel, film=film
+    )
+    _print(out_dir, result)
+
+
+@app.command()
+def generate(
+    network: NetworkSpec,
+    out_dir: OutDir,
+    target: Annotated[
+        str | None,
+        typer.Option(help="An index PNG, or a data spec whose labels are taken; default: every class by itself."),
+    ] = None,
+    number: Annotated[int, typer.Option(help="Which image of the data, from 0.")] = 0,
+    colours: Annotated[
+        str | None, typer.Option(help="Data spec: the start is drawn from the colours of its classes, else it is grey.")
+    ] = None,
+    size: Size = None,
+    optimiser: Optimiser = "pgd",
+    steps: Steps = 200,
+    step: StepSize = 0.02,
+    budget: Ball = None,
+    smoothness: Smoothness = 0.0,
+    coarse: Coarse = 4,
+    shifts: Shifts = 1,
+    starts: Starts = 1,
+    film: FilmFormat = "gif",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw an image in which a network sees a label map; without a map, what each class looks like to it."""
+    from robustseg.film import require_format
+    from robustseg.gallery import Reel, class_sheet, write_picture, write_synthesis
+    from robustseg.synthesis import Settings, class_colours
+    from robustseg.synthesis import generate as run
+    from robustseg.types import ImageRng
+
+    settings = Settings(optimiser, steps, step, budget, smoothness, coarse, shifts, starts)
+    require_format(film)
+    built = open_network(network).to(pick_device(device))
+    labels, shown = _scene(target, number, size, built)
+    start = None
+    if colours:
+        data = open_data(colours, None, None)
+        built.label_space.require_same(data.label_space, mine=built.spec, theirs=data.spec)
+        start = class_colours(data)
+    reel, rng = Reel(), ImageRng(seed, [f"image_{i}" for i in range(len(labels))])
+    with _shown(reel) as told:
+        done = run(built, labels, colours=start, settings=settings, rng=rng, on_step=told)
+    result = write_synthesis(out_dir, built, labels, done, settings=settings, given=shown, reel=reel, film=film)
+    if target is None:
+        write_picture(out_dir / "classes.png", class_sheet(built, done))
+    _print(out_dir, result)
+
+
+@contextmanager
+def _shown(reel: "Reel") -> "Iterator[Callable[[Step], None]]":
+    """A bar with the loss on stderr, beside the film."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("descending", total=None)
+
+        def on_step(step: "Step") -> None:
+            reel(step)
+            text = f"loss {float(step.losses.mean()):.3f}"
+            progress.update(task, description=text, completed=step.done, total=step.total)
+
+        yield on_step
+
+
+def _print(folder: Path, result: dict[str, Any]) -> None:
+    if any(map(any, result["diverged"])):
+        err.print(
+            "warning: the loss did not fall to the end; the best image so far is kept; try a smaller --step",
+            soft_wrap=True,
+        )
+    shares = [share for start in result["seen_as_asked"] for share in start]
+    text = f"seen as asked: {', '.join(f'{100 * share:.0f} %' for share in shares)} of the pixels\npictures: {folder}"
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of a photograph that is worked on: at most `AREA` pixels, in its own shape."""
+    factor = min(1.0, math.sqrt(AREA / (size[0] * size[1])))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+class _Mask(NamedTuple):
+    """A mask bool `[1, h, w]`, and the class that it takes away, if it is made of one."""
+
+    pixels: "Tensor"
+    without: tuple[int, ...]
+
+
+def _mask(text: str, whole: tuple[int, int], wanted: tuple[int, int], network: "Network", images: "Tensor") -> _Mask:
+    """What `--mask` means on a photograph of size `whole`, at the size `wanted` that is worked on."""
+    import torch
+
+    from robustseg.datasets.files import read_mask
+    from robustseg.datasets.views import resize_labels
+    from robustseg.synthesis import widened
+
+    if text in network.label_space.names:
+        one = network.label_space.names.index(text)
+        with torch.no_grad():
+            found = network.predict(images) == one
+        if not found.any():
+            raise RobustsegError(
+                f"expected some {text} in the image, got none that {network.spec} sees; try a rectangle"
+            )
+        return _Mask(widened(found, RIM), (one,))
+    if text.replace(",", "").replace(" ", "").isdigit():
+        mask = _rectangle(text, whole)
+    elif Path(text).is_file():
+        mask = read_mask(Path(text), whole)
+    else:
+        names = ", ".join(network.label_space.names)
+        raise RobustsegError(
+            f"expected a mask as TOP,LEFT,BOTTOM,RIGHT, a PNG, or a class of the network, got '{text}'; try one of {names}"
+        )
+    return _Mask(resize_labels(mask.long(), wanted)[None].bool().to(images.device), ())
+
+
+def _rectangle(text: str, whole: tuple[int, int]) -> "Tensor":
+    import torch
+
+    ends = [int(part) for part in text.split(",") if part.strip()]
+    mask = torch.zeros(whole, dtype=torch.bool)
+    if len(ends) == 4:
+        mask[ends[0] : ends[2], ends[1] : ends[3]] = True
+    if not mask.any():
+        raise RobustsegError(
+            f"expected a rectangle TOP,LEFT,BOTTOM,RIGHT in an image of {whole[0]}x{whole[1]}, got '{text}'; "
+            f"try {whole[0] // 3},{whole[1] // 3},{2 * whole[0] // 3},{2 * whole[1] // 3}"
+        )
+    return mask
+
+
+def _labels(text: str, whole: tuple[int, int], network: "Network") -> "Tensor":
+    """What `--target` means: a class all over, or an index PNG of size `whole`."""
+    import torch
+
+    from robustseg.datasets.files import read_labels, train_ids_of
+
+    names = network.label_space.names
+    if text in names:
+        return torch.full(whole, names.index(text))
+    if not Path(text).is_file():
+        raise RobustsegError(
+            f"expected a class of the network or an index PNG, got '{text}'; try one of {', '.join(names)}"
+        )
+    return read_labels(Path(text), train_ids_of(len(names)), whole)
+
+
+class _Scene(NamedTuple):
+    """A target `[b, h, w]`, and what stands before it on the sheet."""
+
+    labels: "Tensor"
+    shown: "dict[str, Tensor]"
+
+
+def _scene(target: str | None, number: int, size: str | None, network: "Network") -> _Scene:
+    """What `--target` of `generate` means."""
+    import torch
+
+    from robustseg.datasets.files import read_labels, train_ids_of
+    from robustseg.datasets.views import resize_labels
+    from robustseg.types import device_of
+
+    where = device_of(network)
+    if target is None:
+        shape = parse_size(size) if size else CLASS_SIZE
+        classes = torch.arange(len(network.label_space), device=where)
+        return _Scene(classes.view(-1, 1, 1).expand(-1, *shape).contiguous(), {})
+    if Path(target).is_file():
+        labels = read_labels(Path(target), train_ids_of(len(network.label_space)))
+        return _Scene((resize_labels(labels, parse_size(size)) if size else labels)[None].to(where), {})
+    data = open_data(target, None, size)
+    network.label_space.require_same(data.label_space, mine=network.spec, theirs=data.spec)
+    if not 0 <= number < len(data):
+        raise RobustsegError(f"expected an image 0 to {len(data) - 1} of {data.spec}, got {number}; try --number 0")
+    sample = data[number]
+    return _Scene(sample.labels[None].to(where), {"real image": sample.image[None]})

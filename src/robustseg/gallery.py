@@ -1,0 +1,128 @@
+"""What a synthesis leaves in a folder: the image, a sheet to look at, a film of the way there, and its numbers."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robustseg.film import write_film
+from robustseg.panels import Tile, map_picture, page_of, quantised
+from robustseg.records import IGNORE, make_folder, write_whole
+from robustseg.synthesis import Settings, Step, Synthesis
+from robustseg.types import Images, Labels, Network, frozen
+
+PICTURES = 60
+"""Pictures of a film, the last one included."""
+
+
+class Reel:
+    """Collects the pictures of a film: given to a synthesis as its `on_step`."""
+
+    def __init__(self) -> None:
+        self.pictures: list[np.ndarray] = []
+
+    def __call__(self, step: Step) -> None:
+        """Keep a picture of all images side by side, at even distances and at the end."""
+        passed = step.done * (PICTURES - 1) // step.total
+        if step.done == step.total or passed > (step.done - 1) * (PICTURES - 1) // step.total:
+            self.pictures.append(np.concatenate([picture_of(image) for image in step.images], 1))
+
+
+def picture_of(image: Tensor) -> np.ndarray:
+    """An image `[3, h, w]` as uint8 `[h, w, 3]`."""
+    return quantised(image.float().cpu().numpy())
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """A PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_whole(path, buffer.getvalue())
+
+
+def seen_as(network: Network, images: Images, target: Labels) -> Tensor:
+    """The share of the labelled pixels of each image that the network labels so, `[b]`."""
+    with frozen(network), torch.no_grad():
+        right = network.predict(images) == target
+    known = target != IGNORE
+    return (right & known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1)
+
+
+def write_synthesis(
+    folder: Path,
+    network: Network,
+    target: Labels,
+    done: Synthesis,
+    *,
+    settings: Settings,
+    given: Mapping[str, Images],
+    reel: Reel,
+    film: str = "gif",
+) -> dict[str, object]:
+    """Write `image.png` (the best start; numbered where there are several images), `sheet.png`, `film.gif` and `result.json`.
+
+    Args:
+        folder: made where it is not there.
+        network: whose prediction stands on the sheet. target: `[b, h, w]`, void where anything may stand.
+        done: what came of it. settings: how. given: images `[b, 3, h, w]` that stand first on the sheet, by title.
+        reel: that was given to the synthesis. film: gif or mp4.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        RobustsegError: a file cannot be written. MissingExtra: MP4 without PyAV.
+    """
+    make_folder(folder)
+    best, names = done.best, network.label_space.names
+    for index, image in enumerate(best):
+        name = "image.png" if len(best) == 1 else f"image-{index}.png"
+        write_picture(folder / name, Image.fromarray(picture_of(image)))
+    write_picture(folder / "sheet.png", _sheet(network, target, done, given))
+    write_film(folder / f"film.{film}", reel.pictures)
+    seen = torch.stack([seen_as(network, images, target) for images in done.images])
+    asked = [[names[k] for k in labels.unique().tolist() if k != IGNORE] for labels in target]
+    result: dict[str, object] = {
+        "network": network.spec,
+        "settings": {**asdict(settings), "budget": settings.budget and settings.ball.spec},
+        "classes": asked,
+        "loss": done.losses.tolist(),
+        "seen_as_asked": seen.tolist(),
+        "diverged": done.diverged.tolist(),
+    }
+    write_whole(folder / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _sheet(network: Network, target: Labels, done: Synthesis, given: Mapping[str, Images]) -> Image.Image:
+    """One row an image: what was given, the label map, each start's result and what the network sees there."""
+    with frozen(network), torch.no_grad():
+        seen = [network.predict(images) for images in done.images]
+    palette = network.label_space.palette
+
+    def drawn(labels: Tensor) -> Image.Image:
+        return map_picture(labels.clamp(0, IGNORE).byte().cpu().numpy(), palette)
+
+    tiles = []
+    for index in range(len(target)):
+        tiles += [Tile(title, Image.fromarray(picture_of(images[index])), True) for title, images in given.items()]
+        tiles.append(Tile("to be seen", drawn(target[index]), False))
+        for number, (images, labels) in enumerate(zip(done.images, seen, strict=True)):
+            loss = f"loss {float(done.losses[number, index]):.2f}"
+            tiles += [
+                Tile(loss, Image.fromarray(picture_of(images[index])), True),
+                Tile("seen", drawn(labels[index]), False),
+            ]
+    return page_of(tiles, columns=len(tiles) // len(target))
+
+
+def class_sheet(network: Network, done: Synthesis) -> Image.Image:
+    """What each class looks like to a network: the best image of each, under its name; image k is of class k."""
+    names = network.label_space.names
+    return page_of([Tile(n, Image.fromarray(picture_of(i)), True) for n, i in zip(names, done.best, strict=True)])
