@@ -14,6 +14,7 @@ from robustseg.networks.erfnet import ERFNet
 from robustseg.records import RobustsegError, SpecError, read_lines
 from robustseg.spaces import CAMVID
 from robustseg.training import Adversary, HeldOut, Recipe, Step, train
+from robustseg.training.adversarial import drift
 from robustseg.types import Batch, Sample
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
@@ -40,15 +41,17 @@ class Halves:
         return Sample(noise + 0.2 + 0.2 * labels.clamp_max(1), labels, self.ids[index])
 
 
-def small() -> ERFNet:
+def small(dropout: float = 0.1) -> ERFNet:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return ERFNet(classes="camvid", width=0.25, dropout=(0.1, 0.1))
+        return ERFNet(classes="camvid", width=0.25, dropout=(dropout, dropout))
 
 
 def run(folder: Path, adversary: Adversary | None = None, **changed: Any) -> Path:
-    given = {"data": Halves(), "holdout": Halves(), "recipe": QUICK, **changed}
-    return train(small(), given.pop("data"), folder=folder, adversary=adversary or Adversary(PGD, 0.5, 2), **given)
+    given = {"network": small(), "data": Halves(), "holdout": Halves(), "recipe": QUICK, **changed}
+    return train(
+        given.pop("network"), given.pop("data"), folder=folder, adversary=adversary or Adversary(PGD, 0.5, 2), **given
+    )
 
 
 def batch_of(count: int) -> Batch:
@@ -93,7 +96,7 @@ def test_the_best_is_chosen_under_attack(tmp_path: Path) -> None:
     assert [line["robust_miou"] for line in lines] == [m.robust_miou for m in measured]
     notes = weights.notes_of(best)
     assert notes["holdout_robust_miou"] == max(m.rank for m in measured)
-    assert notes["recipe"]["adversary"] == {"attack": PGD, "share": 0.5, "warm_up": 2}
+    assert notes["recipe"]["adversary"] == {"attack": PGD, "share": 0.5, "warm_up": 2, "trades": 0.0}
 
 
 def test_the_share_of_images_is_attacked_and_every_one_stays_in_the_budget() -> None:
@@ -136,6 +139,28 @@ def test_the_attack_leaves_the_network_as_it_was() -> None:
     assert torch.equal(after.images, Adversary(PGD).moved(network, batch_of(2), epoch=0, seed=0, fabric=fabric).images)
 
 
+def test_drift_is_the_divergence_of_two_answers() -> None:
+    clean, attacked = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    weights = torch.ones(2, 4, 5)
+    weights[0] = 0
+    p, q = clean.softmax(1)[1], attacked.softmax(1)[1]
+    assert float(drift(clean, attacked, weights)) == pytest.approx(float((p * (p / q).log()).sum()))
+    assert float(drift(clean, clean, weights)) == pytest.approx(0, abs=1e-12)
+
+
+def test_trades_learns_the_clean_images_and_keeps_the_answer(tmp_path: Path) -> None:
+    recipe, losses = dataclasses.replace(QUICK, epochs=1, batch_size=4), {}
+    for trades, eps in ((0, 0), (0, 64), (6, 0), (6, 64)):
+        attack = f"pgd(budget='linf:{eps}/255', steps=2, keep='last')"
+        steps: list[Step] = []
+        folder = tmp_path / f"{trades} {eps}"
+        run(folder, Adversary(attack, trades=trades), network=small(0), recipe=recipe, on_step=steps.append)
+        losses[trades, eps] = steps[0].loss
+        assert steps[0].passes == (4 if trades else 2) + (4 if eps else 0)
+    assert losses[6, 0] == pytest.approx(losses[0, 0], rel=1e-4)
+    assert losses[6, 64] > losses[6, 0] + 1e-3
+
+
 def test_passes_are_told(tmp_path: Path) -> None:
     steps: list[Step] = []
     recipe = dataclasses.replace(QUICK, epochs=1)
@@ -163,6 +188,7 @@ def test_overfitting_is_said() -> None:
     [
         ({"share": 1.5}, "expected a share of 0 to 1"),
         ({"warm_up": -1}, "a warm-up of at least 0 epochs"),
+        ({"trades": -1}, "a weight of TRADES of at least 0"),
         ({"attack": "gaussian(rms='4/255')"}, "expected an attack with a budget, got 'gaussian"),
         ({"attack": "pdg(budget='linf:4/255')"}, "try pgd"),
     ],

@@ -92,6 +92,10 @@ def train(
     ] = None,
     share: Annotated[float, typer.Option(help="Of the images that the adversary attacks.")] = 1.0,
     warm_up: Annotated[float, typer.Option(help="Epochs over which the adversary's budget rises from 0.")] = 0.0,
+    trades: Annotated[
+        float,
+        typer.Option(help="Learn the clean images, and this times how far the answer moves; 0: the attacked ones."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
@@ -119,7 +123,7 @@ def train(
         check_every=check_every,
         seed=seed,
     )
-    attacker = Adversary(adversary, share=share, warm_up=warm_up) if adversary else None
+    attacker = Adversary(adversary, share=share, warm_up=warm_up, trades=trades) if adversary else None
     fabric = _fabric(pick_device(device), devices, precision)
     dataset, held_out = api.data(data), open_data(holdout, None, size)
     fabric.launch()

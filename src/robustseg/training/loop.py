@@ -26,7 +26,7 @@ from robustseg.networks import weights
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
-from robustseg.training.adversarial import Adversary, attack_precision, overfitted
+from robustseg.training.adversarial import Adversary, attack_precision, drift, overfitted
 from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
 from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
@@ -230,16 +230,21 @@ class _Run:
 
     def _step(self, batch: Batch, step: int) -> float:
         batch = batch.to(self.fabric.device)
+        images, labels, trades = batch.images, batch.labels, 0.0
         if self.adversary:
-            epoch = step / self.batches.per_epoch
-            batch = self.adversary.moved(self.network, batch, epoch=epoch, seed=self.recipe.seed, fabric=self.fabric)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
+            epoch, trades = step / self.batches.per_epoch, self.adversary.trades
+            moved = self.adversary.moved(self.network, batch, epoch=epoch, seed=self.recipe.seed, fabric=self.fabric)
+            images = torch.cat([images, moved.images]) if trades else moved.images
         with layer_draws(self.recipe.seed, step, self.fabric):
-            logits = self.model(images).float()
+            answers = self.model(images.contiguous(memory_format=torch.channels_last)).float()
+        logits, *attacked = answers.split(len(labels))
         others = logits.shape[1] - len(self.class_weights)
         class_weights = F.pad(self.class_weights, (0, others), value=1.0)
-        pixel_losses = F.cross_entropy(logits, batch.labels, class_weights, ignore_index=IGNORE, reduction="sum")
-        weight = self.class_weights[batch.labels[batch.labels != IGNORE]].sum()
+        pixel_losses = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="sum")
+        weight = self.class_weights[labels[labels != IGNORE]].sum()
+        for moved_logits in attacked:
+            weights_of_pixels = self.class_weights[labels.where(labels != IGNORE, 0)] * (labels != IGNORE)
+            pixel_losses = pixel_losses + trades * drift(logits, moved_logits, weights_of_pixels)
         whole_weight = self._over_processes(weight, "sum")
         # gradients are averaged over processes, so each loss is its share of the mean over the whole batch
         loss = pixel_losses / whole_weight.clamp_min(1e-6) * self.fabric.world_size
