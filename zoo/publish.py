@@ -5,6 +5,7 @@ python zoo/publish.py runs/erfnet-camvid/best.safetensors zoo/camvid/erfnet-camv
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from robustseg.networks import weights
 from robustseg.provenance import sha256
@@ -36,9 +37,20 @@ def main() -> None:
         f"- Classes: {', '.join(network.label_space.names)}; input: RGB in [0, 1], any size\n"
         f"- Trained on `{notes['data']}`; chosen on `{notes['holdout']}`, epoch {notes['epoch']}, "
         f"held-out mIoU {100 * notes['holdout_miou']:.1f} %\n"
-        f"- Undefended: it was made to be broken. Do not steer anything with it.\n"
+        f"- {_standing(notes)} Do not steer anything with it.\n"
         f"- File: {size:.1f} MB, {'single' if options.exact else 'half'} precision, SHA-256 `{sha256(options.out)}`\n\n"
         f"## Recipe (`robustseg train`)\n\n| | |\n|---|---|\n{recipe}\n"
+    )
+
+
+def _standing(notes: dict[str, Any]) -> str:
+    adversary = notes["recipe"].get("adversary")
+    if not adversary:
+        return "Undefended: it was made to be broken."
+    robust, single = (100 * notes[f"holdout_{name}_miou"] for name in ("robust", "single_step"))
+    return (
+        f"Trained under `{adversary['attack']}`, {100 * adversary['share']:.0f} % of the images; held-out mIoU under PGD with 10 "
+        f"steps in the same budget {robust:.1f} % (after one step {single:.1f} %), by which it was chosen. No certificate."
     )
 
 
