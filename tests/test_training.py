@@ -16,7 +16,7 @@ from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
 from robustseg.records import LabelSpaceMismatch, RobustsegError, read_lines
-from robustseg.training import Recipe, Step, loop, train
+from robustseg.training import Adversary, Recipe, Step, loop, train
 from robustseg.types import Sample
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
@@ -227,7 +227,7 @@ def test_nonsense_recipes_are_refused(nonsense: dict[str, Any], sentence: str) -
         Recipe(**nonsense)
 
 
-def _process(rank: int, port: int, folder: str, world: int) -> None:
+def _process(rank: int, port: int, folder: str, world: int, adversary: Adversary | None) -> None:
     import os
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
@@ -241,6 +241,7 @@ def _process(rank: int, port: int, folder: str, world: int) -> None:
         holdout=Doubled(),
         folder=folder,
         recipe=dataclasses.replace(QUICK, epochs=2),
+        adversary=adversary,
         fabric=fabric,
     )
 
@@ -254,9 +255,10 @@ class Doubled(Blocks):
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    _process(0, 0, str(tmp_path / "one"), 1)
-    processes.spawn(_process, args=(29517, str(tmp_path / "two"), 2), nprocs=2)
+@pytest.mark.parametrize("adversary", [None, Adversary("pgd(budget='linf:8/255', steps=2)", 0.5, trades=1)])
+def test_two_processes_train_like_one(adversary: Adversary | None, tmp_path: Path) -> None:
+    _process(0, 0, str(tmp_path / "one"), 1, adversary)
+    processes.spawn(_process, args=(29517, str(tmp_path / "two"), 2, adversary), nprocs=2)
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

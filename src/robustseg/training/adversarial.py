@@ -22,7 +22,7 @@ from torch import Tensor
 
 from robustseg import registry
 from robustseg.records import RobustsegError
-from robustseg.types import Batch, Budget, ImageRng, Logits, Network, Perturbation
+from robustseg.types import Batch, Budget, ImageRng, Logits, Network, Perturbation, dtype_of
 
 CHECK_STEPS = 10
 """Of the PGD by which the best weights are chosen, in the budget of the training."""
@@ -93,7 +93,7 @@ class Adversary:
         indices = chosen.nonzero().flatten()
         if not len(indices):
             return batch
-        images = batch.images.contiguous(memory_format=torch.channels_last).clone()
+        images = batch.images.to(dtype_of(network), memory_format=torch.channels_last, copy=True)
         with attack_precision(fabric):
             moved: Tensor = self.at(epoch)(
                 network, images[indices], batch.labels[indices], rng=rng.select(indices.tolist())
