@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -179,6 +180,24 @@ def test_judging_costs_no_pass(small_network):
     with _Passes(small_network) as seen:
         pgd(small_network, images, labels, budget="linf:4/255", steps=5, judge="wrong_pixels", rng=_rng())
     assert seen.count == 6
+
+
+@pytest.mark.parametrize("judge", [None, "wrong_pixels"])
+def test_logits_are_freed_before_the_network_goes_back(judge):
+    """At 150 classes they are larger than all features, and the network's own way back needs room too."""
+
+    class Watched(PixelNetwork):
+        def forward(self, images):
+            features = images * 2
+            logits = self.convolution(features)
+            if features.requires_grad:
+                seen = weakref.ref(logits)
+                features.register_hook(lambda gradient: alive.append(seen() is not None))
+            return logits
+
+    alive: list[bool] = []
+    pgd(Watched(), *_scene(), budget="linf:4/255", steps=2, judge=judge, rng=_rng())
+    assert alive == [False, False]
 
 
 def test_momentum_by_hand(pixel_network):

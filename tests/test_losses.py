@@ -56,6 +56,34 @@ def test_pixel_losses_by_hand(name, memory_format):
                 assert float(values[b, i, j]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", PIXEL_LOSSES)
+def test_bands_of_rows_give_the_same_as_the_whole(name, memory_format, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 7, 4, generator=generator).to(memory_format=memory_format).requires_grad_()
+    labels, weights = torch.randint(5, (2, 7, 4), generator=generator), torch.rand(2, 7, 4, generator=generator)
+    labels[0, 2:4] = IGNORE
+    found = []
+    for rows in (7, 3, 1):
+        monkeypatch.setattr(losses, "band_rows", lambda logits, rows=rows: rows)
+        values = PIXEL_LOSSES[name](logits, labels)
+        found.append((values.detach(), *torch.autograd.grad(values, logits, weights)))
+    assert found[0][1].any()
+    for values, gradient in found[1:]:
+        torch.testing.assert_close(values, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1])
+
+
+@pytest.mark.parametrize("name", PIXEL_LOSSES)
+def test_losses_of_bfloat16_logits_are_those_of_float32(name):
+    logits = torch.randn(1, 5, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    exact, labels = logits.detach().float().requires_grad_(), torch.arange(12).view(1, 3, 4) % 5
+    values, wanted = PIXEL_LOSSES[name](logits, labels), PIXEL_LOSSES[name](exact, labels)
+    torch.testing.assert_close(values, wanted)
+    gradient, expected = (torch.autograd.grad(v.sum(), x)[0] for v, x in ((values, logits), (wanted, exact)))
+    torch.testing.assert_close(gradient, expected.bfloat16())
+
+
 @pytest.mark.parametrize("name", PIXEL_LOSSES)
 def test_gradients_are_finite_even_where_the_network_is_certain(name):
     logits = (1e4 * torch.eye(5)).view(1, 5, 1, 5).requires_grad_()

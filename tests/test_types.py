@@ -5,8 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustseg import types
 from robustseg.records import ShapeError, SpecError
-from robustseg.types import Batch, Budget, ImageRng, Sample, as_255, device_of, dtype_of, fraction, frozen, require_pair
+from robustseg.types import (
+    Batch,
+    Budget,
+    ImageRng,
+    Sample,
+    as_255,
+    device_of,
+    dtype_of,
+    fraction,
+    frozen,
+    most_likely,
+    require_pair,
+)
 
 SHAPE = (3, 5, 7)
 LIKE = torch.zeros(4, *SHAPE)
@@ -198,3 +211,21 @@ def test_a_batch_keeps_the_extras_that_all_samples_have():
 def test_a_budget_in_gray_levels_is_a_slip(text):
     with pytest.raises(SpecError, match="try 'linf:8/255'"):
         Budget.parse(text)
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("classes", [1, 2, 19, 255, 300])
+def test_the_most_likely_class_is_the_argmax_and_of_equals_the_first(classes, dtype, memory_format, monkeypatch):
+    monkeypatch.setattr(types, "band_rows", lambda logits: 2)
+    logits = torch.randn(2, classes, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[:, :, 0] = logits[:, :, 0].round()  # many equals
+    logits[0, :, 1], logits[0, :, 2], logits[0, classes // 2 :, 3] = -torch.inf, 0, torch.inf
+    logits = logits.contiguous(memory_format=memory_format)
+    assert torch.equal(most_likely(logits), logits.argmax(1))
+    logits[1, -1, 4, 4] = torch.nan
+    assert torch.equal(most_likely(logits), logits.argmax(1))
+    assert most_likely(logits[:0]).shape == (0, 5, 6)

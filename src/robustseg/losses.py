@@ -10,7 +10,7 @@ value stays the unweighted loss, and values of different steps, weights and atta
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -19,7 +19,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustseg.records import IGNORE, SpecError
-from robustseg.types import Images, Labels, Logits, Mask, Network, Objective, PerImage
+from robustseg.types import (
+    Images,
+    Labels,
+    Logits,
+    Mask,
+    Network,
+    Objective,
+    PerImage,
+    band_rows,
+    most_likely,
+)
 
 
 def image_mean(values: Tensor, labels: Labels) -> PerImage:
@@ -31,31 +41,76 @@ def image_mean(values: Tensor, labels: Labels) -> PerImage:
 
 def pixel_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
     """`-log softmax(logits)[label]` of each pixel, `[b, h, w]`, 0 at void."""
-    # Class planes apart: the softmax over a few classes side by side (channels last) takes three times as long.
-    values: Tensor = _CrossEntropy.apply(logits.contiguous(), labels)
+    values: Tensor = _CrossEntropy.apply(logits, labels)
     return values
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose backward writes the gradient once: `weight * (softmax - onehot)`, where autograd fills three."""
+    """Cross-entropy in bands of rows, whose backward writes the gradient once: `weight * (softmax - onehot)`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         valid = labels != IGNORE
         index = torch.where(valid, labels, 0).unsqueeze(1)
-        log_p = logits.log_softmax(1)
-        ctx.save_for_backward(log_p, index, valid)
-        return torch.where(valid, -log_p.gather(1, index).squeeze(1), 0)
+        ctx.save_for_backward(logits, index, valid)
+        rows = band_rows(logits)
+        bands = zip(logits.split(rows, 2), index.split(rows, 2), strict=True)
+        log_p = torch.cat([_exact(band).log_softmax(1).gather(1, at) for band, at in bands], 2)
+        return torch.where(valid, -log_p.squeeze(1), 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None]:
-        log_p, index, valid = ctx.saved_tensors
+        logits, index, valid = ctx.saved_tensors
         weights = torch.where(valid, weights, 0).unsqueeze(1)
-        gradient = log_p.exp().mul_(weights)
-        return gradient.scatter_add_(1, index, -weights), None
+        rows, gradient = band_rows(logits), torch.empty_like(logits)
+        bands = [whole.split(rows, 2) for whole in (gradient, logits, index, weights)]
+        for goal, band, at, weight in zip(*bands, strict=True):
+            goal.copy_(_exact(band).softmax(1).mul_(weight).scatter_add_(1, at, -weight))
+        return gradient, None
 
 
+def _exact(band: Tensor) -> Tensor:
+    """In float32 or better, class planes apart: the softmax over classes side by side takes three times as long."""
+    return band.to(torch.promote_types(band.dtype, torch.float32), memory_format=torch.contiguous_format)
+
+
+def _in_bands(loss: Callable[[Logits, Labels], Tensor]) -> Callable[[Logits, Labels], Tensor]:
+    """The same per-pixel loss, a band of rows at a time, forward and back: what it makes on the way stays small."""
+
+    @wraps(loss)
+    def banded(logits: Logits, labels: Labels) -> Tensor:
+        values: Tensor = _InBands.apply(logits, labels, loss)
+        return values
+
+    return banded
+
+
+class _InBands(torch.autograd.Function):
+    """A loss whose bands are forgotten and computed once more on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, loss: Callable[[Logits, Labels], Tensor]) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        ctx.loss, rows = loss, band_rows(logits)
+        bands = zip(logits.split(rows, 2), labels.split(rows, 1), strict=True)
+        return torch.cat([loss(_exact(band), target) for band, target in bands], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
+        logits, labels = ctx.saved_tensors
+        rows, gradient = band_rows(logits), torch.empty_like(logits)
+        bands = zip(*(whole.split(rows, -2) for whole in (gradient, logits, labels, weights)), strict=True)
+        for goal, band, target, weight in bands:
+            leaf = _exact(band.detach()).requires_grad_()
+            with torch.enable_grad():
+                values = ctx.loss(leaf, target)
+            goal.copy_(torch.autograd.grad(values, leaf, weight)[0])
+        return gradient, None, None
+
+
+@_in_bands
 def pixel_margin(logits: Logits, labels: Labels) -> Tensor:
     """`max_{j != label} logits[j] - logits[label]` of each pixel, `[b, h, w]`: positive where wrong; 0 at void.
 
@@ -81,6 +136,7 @@ def pixel_jensen_shannon(logits: Logits, labels: Labels) -> Tensor:
     return torch.where(labels != IGNORE, math.log(2) + (p * log_p - (1 + p) * torch.log1p(p)) / 2, 0)
 
 
+@_in_bands
 def pixel_cosine(logits: Logits, labels: Labels) -> Tensor:
     """`1 - cos(softmax(logits), onehot(label))` of each pixel, `[b, h, w]`, 0 to 1; 0 at void."""
     valid = labels != IGNORE
@@ -91,7 +147,7 @@ def pixel_cosine(logits: Logits, labels: Labels) -> Tensor:
 
 def pull(values: Tensor, weights: Tensor) -> Tensor:
     """These values, with a gradient that is `weights` times theirs; the weights have none."""
-    return values.detach() + weights.detach() * (values - values.detach())
+    return values.detach() + weights.detach().to(values) * (values - values.detach())
 
 
 def pixel_masked_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
@@ -100,7 +156,7 @@ def pixel_masked_cross_entropy(logits: Logits, labels: Labels) -> Tensor:
     Source: Croce, Singh, Hein, ECCV 2024, masked cross-entropy.
     Differs: the mask acts on the gradient (`pull`), as where their code tracks the plain cross-entropy.
     """
-    return pull(pixel_cross_entropy(logits, labels), (logits.argmax(1) == labels).to(logits.dtype))
+    return pull(pixel_cross_entropy(logits, labels), most_likely(logits) == labels)
 
 
 def pixel_balanced_masked_cross_entropy(
@@ -129,7 +185,7 @@ def pixel_balanced_masked_cross_entropy(
             raise SpecError(f"expected pixels of every class, got {len(class_pixels)} numbers; try one a class")
         pixels = torch.tensor([class_pixels], device=labels.device).expand(len(labels), -1)
     share = (
-        pixels.clamp_min(1).to(logits.dtype)
+        pixels.clamp_min(1).to(torch.promote_types(logits.dtype, torch.float32))
         / pixels.sum(1, keepdim=True).clamp_min(1)
         * (pixels > 0).sum(1, keepdim=True)
     )
@@ -145,8 +201,8 @@ def pixel_segpgd(logits: Logits, labels: Labels, *, share: float, towards: bool 
     Source: Gu, Zhao, Tresp, Torr, ECCV 2022 (SegPGD), lambda_t = share.
     Differs: weights act on the gradient only (`pull`).
     """
-    lost = (logits.argmax(1) == labels) == towards
-    return pull(pixel_cross_entropy(logits, labels), torch.where(lost, share, 1 - share).to(logits.dtype))
+    lost = (most_likely(logits) == labels) == towards
+    return pull(pixel_cross_entropy(logits, labels), torch.where(lost, share, 1 - share))
 
 
 def pixel_cospgd(logits: Logits, labels: Labels, *, towards: bool = False) -> Tensor:

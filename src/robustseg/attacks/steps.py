@@ -273,8 +273,9 @@ def _look(
     leaf = images.detach().requires_grad_()
     known = Known(network, leaf)
     values = pulling(known, leaf, labels)
-    gradient = _gradient(values, leaf)
     judged = values if judge is None or judge is pulling else _judge(judge, known, leaf, labels)
+    del known  # and the logits with it, once the loss needs them no more
+    gradient = _gradient(values, leaf)
     return [values.detach(), gradient, judged.detach()]
 
 

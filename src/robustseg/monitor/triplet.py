@@ -40,7 +40,7 @@ from robustseg.monitor.detector import (
 )
 from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
 from robustseg.registry import network
-from robustseg.types import Dataset, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
+from robustseg.types import Dataset, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen, most_likely
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class SoftTriplet(Triplet):
 
     def predict(self, images: Images) -> Labels:
         """The argmax of the mixed posteriors."""
-        return self(images).argmax(1)
+        return most_likely(self(images))
 
     def soft(self) -> "SoftTriplet":
         """Itself."""
