@@ -1,9 +1,13 @@
 """APGD and SEA: the step rule by hand, closed form on a linear network, and an ensemble no weaker than its members."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from robustseg.attacks.apgd import Adaptive, apgd, checkpoints, sea
+from robustseg.attacks.gradient import pgd
+from robustseg.attacks.pixelwise import segpgd
 from robustseg.attacks.steps import Here
 from robustseg.losses import balanced, cross_entropy, wrong_pixels
 from robustseg.records import IGNORE, SpecError
@@ -188,6 +192,38 @@ def test_passes_are_those_of_the_steps(small_network):
     sea(small_network, images, labels, budget="linf:8/255", steps=10, rng=_rng())
     hook.remove()
     assert passes == [39]  # three members of 10 steps in three stages, each judged at its end
+
+
+@pytest.mark.parametrize(
+    ("attack", "finished", "other", "both"),
+    [
+        (partial(sea, steps=10), 9, 39, 13 + 39),
+        (partial(apgd, steps=10, restarts=3), 1, 33, 11 + 33),
+        (partial(pgd, steps=5, judge="wrong_pixels"), 1, 6, 6 + 6),
+        (partial(segpgd, steps=5, restarts=2), 1, 12, 12 + 12),
+    ],
+)
+def test_finished_images_cost_no_more_passes_and_change_nothing_for_others(
+    small_network, attack, finished, other, both
+):
+    """The first image is wrong everywhere from the start on, the second never; SEA and APGD part them between runs."""
+    images, labels = _scene(count=2)
+    labels[0] = small_network(images[:1]).argmin(1)
+    labels[1] = small_network(images[1:]).argmax(1)
+    sizes: list[int] = []
+    with small_network.register_forward_hook(lambda *found: sizes.append(len(found[2]))):
+        together = attack(small_network, images, labels, budget="linf:1/255", rng=_rng(2))
+        passes = [sum(sizes)]
+        for i in (0, 1):
+            sizes.clear()
+            alone = attack(
+                small_network, images[i : i + 1], labels[i : i + 1], budget="linf:1/255", rng=_rng(2).select([i])
+            )
+            assert torch.equal(alone, together[i : i + 1])
+            passes.append(sum(sizes))
+    wrong = wrong_pixels(small_network, together, labels)
+    assert wrong[0] == 1 > wrong[1]
+    assert passes == [both, finished, other]
 
 
 def test_bad_restarts_are_refused(small_network):

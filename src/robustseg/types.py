@@ -230,6 +230,11 @@ class Budget:
             return change
         return change * self.region.to(change).expand(len(change), *change.shape[-2:]).unsqueeze(1)
 
+    def select(self, indices: Sequence[int]) -> "Budget":
+        """The budget of some images of a batch."""
+        own = self.region is not None and self.region.ndim == 3 and len(self.region) > 1
+        return replace(self, region=self.region[indices]) if self.region is not None and own else self
+
     def distance(self, images: Images, origin: Images) -> PerImage:
         """The size of the change of each image in this norm, `[b]`."""
         change = (images - origin).flatten(1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robustseg.attacks.gradient import random_within
 from robustseg.attacks.objectives import objective as named_objective
-from robustseg.attacks.steps import Aim, Best, Here, aim, climb, direction
+from robustseg.attacks.steps import Aim, Best, Here, aim, ceiling, climb, direction, round_to_8bit
 from robustseg.losses import balanced, wrong_pixels
 from robustseg.records import SpecError
 from robustseg.registry import attack
@@ -54,6 +54,7 @@ def apgd(
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each restart.
         objective: a name of `attacks.objectives` or a function; its gradient is followed and its value decides on steps.
+            A function sees some images of the batch only, where a restart leaves out finished ones (`steps.ceiling`).
             `balanced_masked_cross_entropy:1200,340,…` gives the pixels of each class.
         judge: what the best iterate is best at, in the same terms; None is the objective.
         shrink: begin with twice and 1.5 times the budget, 30 % of the steps each, as SEA does; what is returned comes
@@ -79,15 +80,12 @@ def apgd(
     named = None if judge is None else named_objective(judge)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
     stages = _stages(Budget.parse(budget), steps, shrink)
-    streams, count, best = rng.repeat(restarts), len(rng), Best(images)
-    result = images
+    streams, count, best = rng.repeat(restarts), len(rng), Best(images.detach().clone())
     for restart in range(restarts):
         own = streams.select(range(restart * count, (restart + 1) * count))
         start = random_within(stages[0].budget, images, own) if random_start else None
-        result = _run(
-            network, images, target, stages, start=start, best=best, draws=draws, clip=clip, round=round, rng=own
-        )
-    return result
+        _run(network, images, target, stages, start=start, best=best, draws=draws, clip=clip, rng=own)
+    return round_to_8bit(best.images, images) if round else best.images
 
 
 class Stage(NamedTuple):
@@ -113,29 +111,33 @@ def _run(
     best: Best,
     draws: int,
     clip: bool,
-    round: bool,
     rng: ImageRng,
-) -> Images:
-    """Each stage starts from the best iterate of the one before; only the last one's count for `best`."""
-    for stage in stages:
+) -> None:
+    """One run, without the images that earlier ones finished; its best join the best of those."""
+    going = (best.values < ceiling(target.judge)).nonzero().flatten()
+    if len(going) == 0:
+        return
+    part, kept = best.select(going), going.tolist()
+    images, labels, rng = images[going], target.labels[going], rng.select(kept)
+    start = None if start is None else start[going]
+    for stage in stages:  # each starts from the best iterate of the one before; only the last one's count
         last = stage is stages[-1]
         start = climb(
             network,
             images,
-            target.labels,
+            labels,
             objective=target.objectives,
-            budget=stage.budget,
+            budget=stage.budget.select(kept),
             steps=stage.steps,
             move=Adaptive(stage.steps),
             start=start,
             judge=target.judge,
-            best=best if last else None,
+            best=part if last else None,
             draws=draws,
             clip=clip,
-            round=round and last,
             rng=rng,
         )
-    return images if start is None else start
+    best.put(going, part)
 
 
 class Adaptive:
@@ -222,7 +224,8 @@ def sea(
 
     The runs are `apgd(…, shrink=True)` with the objectives `jensen_shannon`, `masked_cross_entropy` and
     `balanced_masked_cross_entropy`, all from one random start; run alone with the same seed, none is stronger on any
-    image in pixel accuracy. For the worst mIoU over a set see docs/design/worst-miou.md.
+    image in pixel accuracy. An image whose every labelled pixel is wrong takes no part in later runs. For the worst mIoU
+    over a set see docs/design/worst-miou.md.
 
     Args:
         network: left as it was.
@@ -244,12 +247,10 @@ def sea(
     Differs: without `class_pixels` weights are by image, not by training set; each run adapts its steps to the value of
         its own loss without weights; all runs share one start.
     """
-    stages, best, result = _stages(Budget.parse(budget), steps, True), Best(images), images
+    stages, best = _stages(Budget.parse(budget), steps, True), Best(images.detach().clone())
     own = rng.repeat(1)
     start = random_within(stages[0].budget, images, own)
     for objective in (*map(named_objective, ("jensen_shannon", "masked_cross_entropy")), balanced(class_pixels)):
         target = Aim((objective,), labels, wrong_pixels)
-        result = _run(
-            network, images, target, stages, start=start, best=best, draws=draws, clip=clip, round=round, rng=own
-        )
-    return result
+        _run(network, images, target, stages, start=start, best=best, draws=draws, clip=clip, rng=own)
+    return round_to_8bit(best.images, images) if round else best.images

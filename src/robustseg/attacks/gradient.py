@@ -331,7 +331,7 @@ def pgd(
         targets=targets,
     )
     streams, count = rng.repeat(restarts), len(rng)
-    best = Best(images) if restarts > 1 else None
+    best = Best(images) if restarts > 1 or keep == "best" else None
     result = images
     for restart in range(restarts):
         own = streams.select(range(restart * count, (restart + 1) * count))

@@ -5,12 +5,14 @@ and inputs stay untouched and no gradient is left anywhere; every iterate lies w
 what becomes of an image does not depend on the batch it is in; NaN never spreads; void pixels count for nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from robustseg.losses import wrong_pixels
 from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
 from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, frozen, require_pair
 
@@ -181,7 +183,8 @@ def climb(
         keep: `best` returns for each image the iterate with the largest value of the judge, `last` the last one (and
             saves the pass that would judge it).
         judge: what the best iterate is best at; None is the (last) objective.
-        best: of earlier runs on the same images; this run adds its own and the best of all is returned.
+        best: of earlier runs on the same images; this run adds its own and the best of all is returned. With one
+            given, the run ends once every image is finished (`ceiling`).
         draws: of a network that draws, at each step: values and gradients are means over them.
         clip: keep every iterate in [0, 1].
         round: see `round_to_8bit`.
@@ -212,18 +215,21 @@ def climb(
 
         current = within(origin if start is None else start.detach().clone())
         single = best is None
-        best = best or Best(current)
+        best, most = best or Best(current), math.inf if single else ceiling(judge)
         for step in range(steps):
+            if best.finished(most):
+                break
             pulling = objectives[min(step, len(objectives) - 1)]
             judging = judge if keep == "best" and guide is network else None
             looks = [_look(guide.draw(stream).eval(), current, labels, pulling, judging) for _ in range(draws)]
             values, gradient, judged = (torch.stack(part).mean(0) for part in zip(*looks, strict=True))
             if keep == "best":
-                best.offer(current, judged if guide is network else _judge(judge, network, current, labels))
+                best.offer(current, judged if guide is network else _judge(judge, network, current, labels), most)
             current = within(move(Here(current, values, gradient, budget, within)))
-        if keep == "best" or not single:
+        if (keep == "best" or not single) and not best.finished(most):
             ends = [_judge(judge, network.draw(stream).eval(), current, labels) for _ in range(draws)]
-            best.offer(current, torch.stack(ends).mean(0))
+            best.offer(current, torch.stack(ends).mean(0), most)
+        if keep == "best" or not single:
             current = best.images
         return round_to_8bit(current, origin) if round else current
 
@@ -235,15 +241,36 @@ class Best:
         self.images = images
         self.values = images.new_full((len(images),), -torch.inf)
 
-    def offer(self, images: Tensor, values: Tensor) -> Tensor:
+    def offer(self, images: Tensor, values: Tensor, most: float = math.inf) -> Tensor:
         """Take over those images whose value is no smaller; says which, bool `[b]`.
 
-        Of equals the later has climbed further: where no pixel has reached its target yet, say.
+        Of equals the later has climbed further: where no pixel has reached its target yet, say. With a value of `most`
+        an image is finished, and the first of equals stays: so it does not depend on how long others in its batch go on.
         """
-        better = values >= self.values
+        better = (values >= self.values) & (self.values < most)
         self.values = torch.where(better, values, self.values)
         self.images = torch.where(better.view(-1, 1, 1, 1), images, self.images)
         return better
+
+    def finished(self, most: float) -> bool:
+        """Whether no image can get any better."""
+        return most < math.inf and bool((self.values >= most).all())
+
+    def select(self, indices: Tensor) -> "Best":
+        """Of some of the images."""
+        part = Best(self.images[indices])
+        part.values = self.values[indices]
+        return part
+
+    def put(self, indices: Tensor, part: "Best") -> None:
+        """Write back what became of a selection."""
+        self.images, self.values = self.images.clone(), self.values.clone()
+        self.images[indices], self.values[indices] = part.images, part.values
+
+
+def ceiling(judge: Objective | None) -> float:
+    """The value of a judge that no iterate can exceed: every labelled pixel wrong. Such an image is finished."""
+    return 1.0 if judge is wrong_pixels else math.inf
 
 
 def round_to_8bit(images: Images, origin: Images) -> Images:
