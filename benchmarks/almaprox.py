@@ -52,8 +52,9 @@ def main() -> int:
     met = (figures["ours"]["median"] or float("inf")) <= (figures["theirs"]["median"] or float("inf"))
     about = {"command": shlex.join(["python", *sys.argv]), "commit": commit(), **versions()}
     about |= {"device": device_name(torch.device("cpu")), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    record = {"met": met, **figures, "settings": {**vars(options)}, **about, "images": rows}
-    text = json.dumps(record, indent=2, default=str)
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    record = {"met": met, **figures, "settings": settings, **about, "images": rows}
+    text = json.dumps(record, indent=2)
     print(json.dumps({"met": met, **figures}, indent=2))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text + "\n", encoding="utf-8")

@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--network", default="zoo:erfnet-camvid", help="spec")
     parser.add_argument("--data", default="camvid(root='data/camvid', split='test')", help="spec")
     parser.add_argument("--size", default="180x240", help="HxW")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--attack", action="append", help="spec; more than one may be given")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 3, 8], help="batch sizes")
     parser.add_argument("--threads", type=int, default=1)

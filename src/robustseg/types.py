@@ -98,7 +98,7 @@ def band_rows(logits: Logits) -> int:
 
     On other devices as many as keep it small beside the logits of a large image.
     """
-    values = 2**19 if logits.device.type == "cpu" else 2**26
+    values = 2**20 if logits.device.type == "cpu" else 2**26
     return max(1, values // max(1, logits[:, :, :1].numel()))
 
 
