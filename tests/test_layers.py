@@ -15,7 +15,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "findings"},
     {"attacks", "networks", "datasets", "noise", "saved"},
-    {"training", "doctor", "flags", "synthesis", "film"},
+    {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
     {"evaluation", "api"},
     {"report", "testing", "audit", "gallery"},
