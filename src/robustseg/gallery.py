@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,6 +37,17 @@ class Reel:
 def picture_of(image: Tensor) -> np.ndarray:
     """An image `[3, h, w]` as uint8 `[h, w, 3]`."""
     return quantised(image.float().cpu().numpy())
+
+
+def drawn_map(labels: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """Labels `[h, w]` in the colours of their classes."""
+    return map_picture(labels.clamp(0, IGNORE).byte().cpu().numpy(), palette)
+
+
+def gradient_picture(gradient: Tensor) -> Image.Image:
+    """A gradient `[3, h, w]` around mid-grey; three standard deviations reach black and white."""
+    scale = gradient.std().clamp_min(torch.finfo(gradient.dtype).tiny)
+    return Image.fromarray(picture_of((0.5 + gradient / (6 * scale)).clamp(0, 1)))
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
@@ -105,19 +116,15 @@ def _sheet(network: Network, target: Labels, done: Synthesis, given: Mapping[str
     with frozen(network), torch.no_grad():
         seen = [network.predict(images) for images in done.images]
     palette = network.label_space.palette
-
-    def drawn(labels: Tensor) -> Image.Image:
-        return map_picture(labels.clamp(0, IGNORE).byte().cpu().numpy(), palette)
-
     tiles = []
     for index in range(len(target)):
         tiles += [Tile(title, Image.fromarray(picture_of(images[index])), True) for title, images in given.items()]
-        tiles.append(Tile("to be seen", drawn(target[index]), False))
+        tiles.append(Tile("to be seen", drawn_map(target[index], palette), False))
         for number, (images, labels) in enumerate(zip(done.images, seen, strict=True)):
             loss = f"loss {float(done.losses[number, index]):.2f}"
             tiles += [
                 Tile(loss, Image.fromarray(picture_of(images[index])), True),
-                Tile("seen", drawn(labels[index]), False),
+                Tile("seen", drawn_map(labels[index], palette), False),
             ]
     return page_of(tiles, columns=len(tiles) // len(target))
 

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning_fabric import Fabric
 
 from robustseg import api
@@ -38,12 +37,13 @@ from robustseg.experiments.baer2020_claims import (
     row_name,
     tables,
 )
+from robustseg.experiments.pretraining import Pretraining, fabric_on, place_of
 from robustseg.experiments.study import SEEDS, Finding, write_study
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks import weights
 from robustseg.provenance import digest
-from robustseg.records import Record, RobustsegError, make_folder, read_lines, read_records
-from robustseg.training import Recipe, train
+from robustseg.records import Record, RobustsegError, make_folder, read_records
+from robustseg.training import Recipe
 from robustseg.training.redundant import AdaptiveRecipe, train_adaptive
 from robustseg.types import Dataset, Network
 
@@ -51,15 +51,6 @@ LAYER_SETS = {"none": ("all",), "updown": ("down", "up")}
 """What a row's name means where it is no group of `training.matching.layers_of`; the control watches all layers."""
 CLAIMED = ("down2", "none", "all")
 """The rows that carry the claims of every tier: three seeds each."""
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """How a static network is trained with labels, where none is there."""
-
-    architecture: str
-    data: str
-    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -306,15 +297,11 @@ def _names(rows: Sequence[str]) -> list[str]:
     return [f"{row}-{seed}" for row in wanted for seed in range(SEEDS if row in CLAIMED else 1)]
 
 
-def _place(folder: Path, who: str) -> Path:
-    return folder / "networks" / who / "best.safetensors"
-
-
 def _specs(study: Tier, folder: Path) -> Names:
     """The specs that records name things by."""
 
     def static(given: str | Pretraining, who: str) -> str:
-        return given if isinstance(given, str) else f"weights({str(_place(folder, who))!r})"
+        return given if isinstance(given, str) else f"weights({str(place_of(folder, who))!r})"
 
     specs = static(study.teacher, "teacher"), static(study.student, "student")
     return Names(*specs, study.choose, study.report, study.decisive)
@@ -333,35 +320,20 @@ class _Work:
         return Resized(self._data[name], self.study.size)
 
     def fabric(self) -> Fabric:
-        place = "gpu" if self.device.startswith("cuda") else "cpu"
-        made = Fabric(accelerator=place, devices=1, precision=self.study.precision)  # type: ignore[arg-type]
-        made.launch()
-        return made
+        return fabric_on(self.device, self.study.precision)
 
     def untrained(self) -> list[str]:
         given = {"teacher": self.study.teacher, "student": self.study.student}
-        return [w for w, how in given.items() if not isinstance(how, str) and not self._trained(how, w)]
+        return [w for w, how in given.items() if not isinstance(how, str) and not how.finished(self._home(w))]
 
-    def _trained(self, how: Pretraining, who: str) -> bool:
-        history = _place(self.folder, who).with_name("history.jsonl")
-        lines = list(read_lines(history)) if history.is_file() else []
-        return bool(lines) and lines[-1].get("epoch", 0) >= how.recipe.epochs
+    def _home(self, who: str) -> Path:
+        return place_of(self.folder, who).parent
 
     def pretrain(self, on_step: Callable[[str], None]) -> None:
         for who in self.untrained():
             how = getattr(self.study, who)
             on_step(f"pretrain the {who}: {how.architecture}")
-            with torch.random.fork_rng():
-                torch.manual_seed(how.recipe.seed)
-                network = api.network(how.architecture)
-            train(
-                network,
-                api.data(how.data),
-                holdout=self.data("choose"),
-                folder=_place(self.folder, who).parent,
-                recipe=how.recipe,
-                fabric=self.fabric(),
-            )
+            how.run(self._home(who), holdout=self.data("choose"), fabric=self.fabric())
 
     def network(self, role: str) -> Network:
         """A network by its role, see `Names.role`; the student stands in for what is not there."""
@@ -375,7 +347,7 @@ class _Work:
             given = getattr(self.study, who)
             if isinstance(given, str):
                 return api.network(given)
-            path = _place(self.folder, who)
+            path = place_of(self.folder, who)
             return api.network(f"weights({str(path)!r})" if path.is_file() else given.architecture)
         if role.startswith("triplet:"):
             return Triplet(self.network("T"), self.network("S"), self.network(role.removeprefix("triplet:")))

@@ -120,10 +120,12 @@ def write_study(
     said = "\n".join(f"- {name}: {value}" for name, value in about.items())
     claims = "\n".join(f"- **{f.claim} {f.verdict}**: {f.numbers}\n  ({f.statement})" for f in findings)
     drawn = "\n".join(table.markdown() for table in tables)
-    head = (
-        f"# {title}\n\n{said}\n\nOurs first, the mean over seeds with its standard deviation; the paper's in brackets."
+    compared = any(isinstance(cell, Beside) for table in tables for row in table.rows for cell in row)
+    how = (
+        "Ours first, the mean over seeds with its standard deviation; the paper's in brackets.\n\n" if compared else ""
     )
-    write_whole(folder / "tables.md", f"{head}\n\n## Claims\n\n{claims}\n\n## Tables\n\n{drawn}")
+    page = f"# {title}\n\n{said}\n\n{how}## Claims\n\n{claims}\n\n## Tables\n\n{drawn}"
+    write_whole(folder / "tables.md", page)
     plain = {
         "title": title,
         **about,
