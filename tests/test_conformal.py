@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from robustseg.monitor.conformal import auroc, law, ranks, roc, threshold
+from robustseg.monitor.conformal import auroc, law, ranks, rate_interval, roc, threshold
 from robustseg.records import RobustsegError
 
 
@@ -110,3 +110,13 @@ def test_scores_of_failed_members_are_left_out():
     assert auroc(np.array([0.0, math.nan]), np.array([1.0])) == 1.0
     with pytest.raises(RobustsegError, match="none on one side"):
         roc(np.array([math.nan]), np.array([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("alarms", "images", "low", "high"),
+    [(0, 20, 0.0, 0.1611), (5, 20, 0.1119, 0.4687), (20, 20, 0.8389, 1.0)],  # Wilson's, by hand
+)
+def test_the_interval_of_a_measured_rate_is_wilsons(alarms, images, low, high):
+    assert rate_interval(alarms, images) == pytest.approx((low, high), abs=5e-4)
+    with pytest.raises(RobustsegError, match="at most as many"):
+        rate_interval(images + 1, images)

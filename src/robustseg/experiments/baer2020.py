@@ -218,9 +218,9 @@ def reproduce(
     Raises:
         RobustsegError: a row is unknown, data is missing, or a network in the folder was made by another recipe.
     """
+    names = _names(rows or study.rows)
     work = _Work(study, folder, device)
     work.pretrain(on_step)
-    names = _names(rows or study.rows)
     for name in names:
         work.finetune(name, on_step)
     for job in measurements(names, steps=study.steps):

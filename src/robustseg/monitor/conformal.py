@@ -85,6 +85,22 @@ def law(images: int, *, calibration: int, ranks: int) -> np.ndarray:
     )
 
 
+def rate_interval(alarms: int, images: int, *, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for the rate behind so many alarms on so many images, 95 % by default; it takes them as independent.
+
+    Frames of one drive are alike, so for them the true interval is wider.
+
+    Raises:
+        RobustsegError: no images, or more alarms than images.
+    """
+    if not 0 <= alarms <= images or not images:
+        raise RobustsegError(f"expected alarms on at least one image and at most as many, got {alarms} on {images}")
+    share, spread = alarms / images, z * z / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / images + spread / (4 * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 class Roc(NamedTuple):
     """One point a threshold, from no alarm at all to an alarm for all: `score >= threshold` is an alarm."""
 
