@@ -6,12 +6,12 @@ cd "$(dirname "$0")/../.."
 pixels="10682767,14750079,623349,20076880,2845085,6166762,743859,714595,3719877,405385,184967" # of the training set: robustseg doctor --all
 changes() {
     for n in 4 2; do printf '%s\n' "--perturbation" "sea(budget='linf:$n/255', steps=30, class_pixels=($pixels))"; done
-    printf '%s\n' "--perturbation" "pgd(budget='linf:4/255', steps=2)" "--perturbation" "fgsm(budget='linf:4/255')"
+    printf '%s\n' "--perturbation" "pgd(budget='linf:4/255', steps=3)" "--perturbation" "fgsm(budget='linf:4/255')"
     for noise in gaussian uniform sign salt_and_pepper; do
         for n in 4 8; do printf '%s\n' "--perturbation" "$noise(rms='$n/255')"; done
     done
 }
-for network in ${NETWORKS:-zoo:erfnet-at-camvid zoo:erfnet-at50-camvid zoo:erfnet-camvid}; do
+for network in ${NETWORKS:-zoo:erfnet-camvid-at zoo:erfnet-camvid-at50 zoo:erfnet-camvid}; do
     changes | tr '\n' '\0' | xargs -0 robustseg evaluate --network "$network" \
         --data "camvid(root='${CAMVID:-data/camvid}', split='test', subset='cpu')" --size 180x240 \
         --batch-size 4 --seed 0 --device cpu --precision bfloat16 --out results/adversarial-camvid "$@"
