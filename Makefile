@@ -1,14 +1,16 @@
 # Each line sets up what it needs. PYTHON is any Python 3.11 or newer.
 PYTHON ?= python3
 RUN := .venv/bin
+# One thread a process: several threads on tiny tensors wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 .PHONY: demo test check bench docs lock clean
 
 demo: .venv/ready
 	$(RUN)/robustseg demo --out demo
 test: .venv/ready
-	$(RUN)/python -m pytest
+	$(PYTEST)
 check: .venv/ready
-	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(RUN)/python -m pytest -q
+	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(PYTEST) -q
 bench: .venv/ready
 	$(RUN)/python -m pip install --quiet --no-deps torchattacks && $(RUN)/python benchmarks/attack_speed.py
 docs: .venv/ready
