@@ -7,7 +7,7 @@ all. Theirs gets the network as it is; ours gets `fast(network)`, in float32 and
 random. The limit is two float32 forwards a step of the fast network: nothing that needs a float32 gradient can be
 faster. How memory falls out makes one process up to a tenth slower than the next, theirs more than ours: so several
 fresh processes run one after the other, and the medians count. Wants `pip install torchattacks` and idle cores.
-Exit code 1 where a target is missed: mean loss within 0.1 %, mIoU within 0.2 points, at least 1.3 times the images/s.
+Exit code 1 where a target is missed: mean loss within 0.1 %, mIoU within 0.2 points, at least 1.4 times the images/s, in bfloat16 2.5.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from robustseg.networks.fast import fast
 from robustseg.types import IGNORE, Batch, ImageRng, Network, fraction
 
 WAYS = ("clean", "theirs", "ours", "ours_bfloat16")
-TARGETS = {"loss": 0.001, "miou": 0.2, "speed": 1.3}
+TARGETS = {"loss": 0.001, "miou": 0.2, "speed": 1.4, "speed_bfloat16": 2.5}
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
     met = (
         summary["loss_apart"] <= TARGETS["loss"]
         and summary["miou_points_apart"] <= TARGETS["miou"]
-        and summary["speed"] >= TARGETS["speed"]
+        and all(summary[name] >= TARGETS[name] for name in ("speed", "speed_bfloat16"))
     )
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "worker")}
     record = {**summary, "met": bool(met), "runs": runs, "targets": TARGETS, "settings": settings, **_conditions()}
