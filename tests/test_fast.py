@@ -191,3 +191,11 @@ def test_subpixel_equals_transposed_convolution(kernel, stride, padding, output_
 def test_a_transposed_convolution_of_another_size_is_left_alone():
     assert not Subpixel.fits(nn.ConvTranspose2d(3, 4, 3, stride=2))
     assert not Subpixel.fits(nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (12, 20)])  # a multiple of what the network divides by, and none
+def test_images_may_be_rounded_already_under_autocast(size):
+    network = build("network", "erfnet(classes='camvid', width=0.25)").eval()
+    images = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert fast(network)(images).shape[-2:] == size

@@ -351,15 +351,15 @@ def _reads_images(node: Any) -> bool:
 
 
 class _Exact(nn.Module):
-    """Runs a module at the precision of its input, whatever autocast says: in bfloat16 an image has steps of 1/256."""
+    """Runs a convolution at the precision of its weights, whatever autocast says: in bfloat16 an image has steps of 1/256."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Conv2d):
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            result: Tensor = self.module(x)
+            result: Tensor = self.module(x.to(self.module.weight.dtype))
         return result
 
 
