@@ -142,3 +142,23 @@ def test_what_cannot_be_generated_is_said_in_one_sentence(given, tmp_path, more,
     more = tuple(given.get(word.lower(), word) if word.isupper() else word for word in more)
     assert sentence in run("generate", "--network", given["net"], *more, "--out", str(tmp_path / "out"), code=2)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("more", "maps"), [((), None), (("--label", "car"), 1), (("--region", "4,4,20,20"), None)])
+def test_gradients_of_each_class_or_one(given: dict[str, str], tmp_path: Path, more, maps) -> None:
+    known = ("gradients", "--network", given["net"], "--image", given["image"], "--out", str(tmp_path))
+    text = run(*known, *more, "--kind", "plain")
+    found = json.loads((tmp_path / "gradients.json").read_text())
+    seen = api.network(given["net"]).predict(read_image(Path(given["image"]))[None])
+    seen = seen[:, 4:20, 4:20] if "--region" in more else seen
+    assert len(found) == (maps or len(seen.unique()))
+    assert all(f"{one['name']}: high-frequency share {one['share']:.2f}" in text for one in found)
+    assert (tmp_path / "gradients.png").is_file()
+
+
+def test_gradients_of_what_is_not_known_are_one_sentence(given: dict[str, str], tmp_path: Path) -> None:
+    known = ("gradients", "--network", given["net"], "--out", str(tmp_path / "out"), "--image")
+    assert "expected a class of the network, got 'lorry'" in run(*known, given["image"], "--label", "lorry", code=2)
+    assert "expected a kind of plain, smooth" in run(*known, given["image"], "--kind", "guided", code=2)
+    assert "expected a photograph at 'none.png'" in run(*known, "none.png", code=2)
+    assert not (tmp_path / "out").exists()

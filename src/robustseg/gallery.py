@@ -5,15 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from robustseg.alignment import edge_agreement, high_frequency_share
 from robustseg.film import write_film
 from robustseg.panels import Tile, map_picture, page_of, quantised
-from robustseg.records import IGNORE, make_folder, write_whole
+from robustseg.records import IGNORE, json_line, make_folder, write_whole
 from robustseg.synthesis import Settings, Step, Synthesis
 from robustseg.types import Images, Labels, Network, frozen
 
@@ -133,3 +135,29 @@ def class_sheet(network: Network, done: Synthesis) -> Image.Image:
     """What each class looks like to a network: the best image of each, under its name; image k is of class k."""
     names = network.label_space.names
     return page_of([Tile(n, Image.fromarray(picture_of(i)), True) for n, i in zip(names, done.best, strict=True)])
+
+
+class Aligned(NamedTuple):
+    """A map's name, its share of high frequencies, and its agreement with the image's edges (see `alignment`)."""
+
+    name: str
+    share: float
+    edges: float
+
+
+def write_gradients(folder: Path, images: Images, maps: Mapping[str, Images]) -> list[Aligned]:
+    """Write `gradients.png`, the image and its maps, and `gradients.json` with what they are like.
+
+    Args:
+        folder: made where it is not there. images: `[1, 3, h, w]`. maps: of this image, `[1, 3, h, w]`, by name.
+
+    Raises:
+        RobustsegError: a file cannot be written.
+    """
+    make_folder(folder)
+    found = [Aligned(n, float(high_frequency_share(m)), float(edge_agreement(m, images))) for n, m in maps.items()]
+    tiles = [Tile("image", Image.fromarray(picture_of(images[0])), True)]
+    tiles += [Tile(name, gradient_picture(gradients[0]), True) for name, gradients in maps.items()]
+    write_picture(folder / "gradients.png", page_of(tiles))
+    write_whole(folder / "gradients.json", json_line([one._asdict() for one in found]))
+    return found

@@ -1,4 +1,4 @@
-"""The commands that make images: inpaint and generate."""
+"""The commands that show what a network sees: inpaint, generate, gradients."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -38,6 +38,7 @@ RIM = 4
 """Pixels around a class that are removed with it."""
 
 NetworkSpec = Annotated[str, typer.Option("--network", help="Network spec.")]
+Photograph = Annotated[Path, typer.Option("--image", help="The photograph.")]
 Optimiser = Annotated[str, typer.Option(help="pgd, descent or adam.")]
 Steps = Annotated[int, typer.Option(help="Gradient steps.")]
 StepSize = Annotated[float, typer.Option("--step", help="Root mean square of one step, images in [0, 1].")]
@@ -53,7 +54,7 @@ Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 @app.command()
 def inpaint(
     network: NetworkSpec,
-    image: Annotated[Path, typer.Option(help="The photograph.")],
+    image: Photograph,
     mask: Annotated[str, typer.Option(help="TOP,LEFT,BOTTOM,RIGHT in pixels, a PNG (not black: hole), or a class.")],
     out_dir: OutDir,
     target: Annotated[
@@ -74,28 +75,24 @@ def inpaint(
     device: Device = "auto",
 ) -> None:
     """Fill a hole of a photograph so that a network sees a label map there: a picture, a film."""
-    from robustseg.datasets.files import read_image
-    from robustseg.datasets.views import resize_image, resize_labels
+    from robustseg.datasets.views import resize_labels
     from robustseg.film import require_format
     from robustseg.gallery import Reel, write_synthesis
     from robustseg.synthesis import Settings, completed
     from robustseg.synthesis import inpaint as run
-    from robustseg.types import ImageRng, device_of
+    from robustseg.types import ImageRng
 
     settings = Settings(optimiser, steps, step, budget, smoothness, coarse, shifts, starts)
     require_format(film)
-    if not image.is_file():
-        raise RobustsegError(f"expected a photograph at '{image}', got none; try another --image")
-    photo = read_image(image)
-    whole = (int(photo.shape[1]), int(photo.shape[2]))
-    wanted = parse_size(size) if size else _shrunk(whole)
     built = open_network(network).to(pick_device(device))
-    images = resize_image(photo, wanted)[None].to(device_of(built))
-    masks, removed = _mask(mask, whole, wanted, built, images)
+    images, whole = _photograph(image, size, built)
+    masks, removed = _mask(mask, whole, built, images)
     if target is None:
         labels = completed(built, images, masks, without=removed)
     else:
-        labels = resize_labels(_labels(target, whole, built), wanted)[None].to(images.device)
+        labels = resize_labels(_labels(target, whole, built), (images.shape[2], images.shape[3]))[None].to(
+            images.device
+        )
     reel = Reel()
     with _shown(reel) as told:
         done = run(built, images, masks, labels, settings=settings, rng=ImageRng(seed, [image.stem]), on_step=told)
@@ -157,6 +154,67 @@ def generate(
     _print(out_dir, result)
 
 
+@app.command()
+def gradients(
+    network: NetworkSpec,
+    image: Photograph,
+    out_dir: OutDir,
+    label: Annotated[str | None, typer.Option(help="A class; default: each that the network sees.")] = None,
+    region: Annotated[str | None, typer.Option(help="As --mask of inpaint; default: where the class is seen.")] = None,
+    kind: Annotated[str, typer.Option(help="plain, smooth or integrated.")] = "smooth",
+    size: Size = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Show how an image would have to change for a class to be likelier: input gradients, class by class."""
+    import torch
+
+    from robustseg.alignment import input_gradients
+    from robustseg.gallery import write_gradients
+    from robustseg.types import ImageRng
+
+    built = open_network(network).to(pick_device(device))
+    images, whole = _photograph(image, size, built)
+    names = built.label_space.names
+    if label is not None and label not in names:
+        raise RobustsegError(f"expected a class of the network, got '{label}'; try one of {', '.join(names)}")
+    where = _mask(region, whole, built, images).pixels if region else torch.ones_like(images[:, 0], dtype=torch.bool)
+    with torch.no_grad():
+        seen = built.predict(images).where(where, IGNORE)
+    if label is not None and (region or names.index(label) not in seen):
+        seen = torch.full_like(seen, names.index(label)).where(where, IGNORE)
+    classes = [names.index(label)] if label else [k for k in seen.unique().tolist() if k < len(names)]
+    maps = {}
+    for one in classes:
+        labels = torch.where(seen == one, one, IGNORE)
+        maps[names[one]] = input_gradients(built, images, labels, kind=kind, rng=ImageRng(seed, [image.stem]))
+    found = write_gradients(out_dir, images, maps)
+    for name, share, edges in found:
+        out.print(f"{name}: high-frequency share {share:.2f}, agreement with edges {edges:.2f}", highlight=False)
+    out.print(f"maps: {out_dir / 'gradients.png'}", highlight=False, markup=False, soft_wrap=True)
+
+
+class _Photograph(NamedTuple):
+    """A photograph `[1, 3, h, w]` at the size that is worked on, and its own (height, width)."""
+
+    images: "Tensor"
+    whole: tuple[int, int]
+
+
+def _photograph(path: Path, size: str | None, network: "Network") -> _Photograph:
+    from robustseg.datasets.files import read_image
+    from robustseg.datasets.views import resize_image
+    from robustseg.types import device_of
+
+    if not path.is_file():
+        raise RobustsegError(f"expected a photograph at '{path}', got none; try another --image")
+    photo = read_image(path)
+    whole = (int(photo.shape[1]), int(photo.shape[2]))
+    return _Photograph(
+        resize_image(photo, parse_size(size) if size else _shrunk(whole))[None].to(device_of(network)), whole
+    )
+
+
 @contextmanager
 def _shown(reel: "Reel") -> "Iterator[Callable[[Step], None]]":
     """A bar with the loss on stderr, beside the film."""
@@ -196,8 +254,8 @@ class _Mask(NamedTuple):
     without: tuple[int, ...]
 
 
-def _mask(text: str, whole: tuple[int, int], wanted: tuple[int, int], network: "Network", images: "Tensor") -> _Mask:
-    """What `--mask` means on a photograph of size `whole`, at the size `wanted` that is worked on."""
+def _mask(text: str, whole: tuple[int, int], network: "Network", images: "Tensor") -> _Mask:
+    """What `--mask` means on a photograph of size `whole`, at the size of `images`."""
     import torch
 
     from robustseg.datasets.files import read_mask
@@ -222,7 +280,7 @@ def _mask(text: str, whole: tuple[int, int], wanted: tuple[int, int], network: "
         raise RobustsegError(
             f"expected a mask as TOP,LEFT,BOTTOM,RIGHT, a PNG, or a class of the network, got '{text}'; try one of {names}"
         )
-    return _Mask(resize_labels(mask.long(), wanted)[None].bool().to(images.device), ())
+    return _Mask(resize_labels(mask.long(), (images.shape[2], images.shape[3]))[None].bool().to(images.device), ())
 
 
 def _rectangle(text: str, whole: tuple[int, int]) -> "Tensor":
