@@ -76,7 +76,7 @@ class Settings:
     coarse: int = 0
     shifts: int = 1
     starts: int = 1
-    noise: float = 0.1
+    noise: float = 0.02
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:

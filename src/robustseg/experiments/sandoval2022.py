@@ -12,7 +12,7 @@ an independent network, trained on clean images, judges.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,148 +36,17 @@ from robustseg.experiments.sandoval2022_claims import (
     tables,
 )
 from robustseg.experiments.sandoval2022_panels import blind_pairs, comparison, gradient_sheet
+from robustseg.experiments.sandoval2022_tiers import Tier, tier
 from robustseg.experiments.study import Finding, write_study
 from robustseg.gallery import class_sheet, picture_of, seen_as, write_picture
 from robustseg.losses import total_variation
 from robustseg.provenance import commit, digest
-from robustseg.records import IGNORE, RobustsegError, append_line, make_folder, read_records, sole_writer
+from robustseg.records import IGNORE, append_line, make_folder, read_records, sole_writer
 from robustseg.synthesis import ClassColours, Settings, class_colours, generate, inpaint
-from robustseg.training import Recipe
-from robustseg.training.adversarial import Adversary
 from robustseg.types import Batch, Dataset, ImageRng, Mask, Network
 
 TITLE = "Sandoval-Segura 2022: robust training, and the images that robust gradients make"
 SEED = 0
-FILL = Settings(steps=200, step=0.01, coarse=4, smoothness=0.3, noise=0.02)
-DRAW = Settings(steps=200, step=0.02, coarse=4, smoothness=0.3, noise=0.02)
-
-
-@dataclass(frozen=True)
-class Tier:
-    """Where the study is run.
-
-    Args:
-        name: of the tier. protocol: what must be said beside each figure.
-        networks: by role, a spec or how to train it. judge: spec of the independent network.
-        data: reported on. choose: to train and to draw class colours by. size: (height, width) of everything.
-        weak: perturbation spec of the attack of the training. strong: of the strong one.
-        fill, draw: how holes are filled and scenes drawn.
-        holes, maps: how many. class_steps: of the picture of every class; 0 draws none.
-        precision: of training. batch_size: images at a time.
-    """
-
-    name: str
-    protocol: str
-    networks: dict[str, str | Pretraining]
-    judge: str
-    data: str
-    choose: str
-    size: tuple[int, int]
-    weak: str
-    strong: str
-    fill: Settings
-    draw: Settings
-    holes: int = 20
-    maps: int = 4
-    class_steps: int = 100
-    precision: str = "32-true"
-    batch_size: int = 4
-
-
-def tier(name: str, data: str = "data") -> Tier:
-    """A tier by its name; `data` is the folder with `camvid`, or with `cityscapes`.
-
-    Raises:
-        RobustsegError: there is no such tier.
-    """
-    known = {"synthetic": _synthetic, "camvid": _camvid, "full": _full}
-    if name not in known:
-        raise RobustsegError(f"expected a tier, got '{name}'; try {', '.join(known)}")
-    return known[name](data)
-
-
-def _trainings(
-    architecture: str, data: str, recipe: Recipe, attack: str, warm_up: float
-) -> dict[str, str | Pretraining]:
-    """The three trainings of one network, which differ in the share of attacked images alone."""
-    shares = dict(zip(ROLES, (0.0, 0.5, 1.0), strict=True))
-    return {
-        role: Pretraining(architecture, data, recipe, Adversary(attack, share, warm_up) if share else None)
-        for role, share in shares.items()
-    }
-
-
-def _synthetic(_: str) -> Tier:
-    size, text = (48, 96), "48x96"
-    attack = "pgd(budget='linf:2/255', steps=2, keep='last')"
-    recipe = Recipe(epochs=16, batch_size=4, crop=size, scale=(1.0, 1.0), learning_rate=3e-3, ema=0.9, check_every=16)
-    streets = "streets(seed=0, scenes={}, frames=1, size='{}', split='{}')"
-    return Tier(
-        name="synthetic",
-        protocol="made-up streets at 96x48, a few epochs: shows that it runs, claims nothing",
-        networks=_trainings(
-            "erfnet(classes='camvid', width=0.25)", streets.format(16, text, "train"), recipe, attack, 2
-        ),
-        judge="zoo:erfnet-streets",
-        data=streets.format(4, text, "test"),
-        choose=streets.format(4, text, "val"),
-        size=size,
-        weak=attack,
-        strong="sea(budget='linf:2/255', steps=4)",
-        fill=Settings(steps=10, step=0.02, coarse=2),
-        draw=Settings(steps=10, step=0.02, coarse=2),
-        holes=4,
-        maps=1,
-        class_steps=5,
-    )
-
-
-def _camvid(data: str) -> Tier:
-    root = f"{data}/camvid"
-    # pixels of each class in the training set: robustseg doctor --all
-    pixels = "10682767, 14750079, 623349, 20076880, 2845085, 6166762, 743859, 714595, 3719877, 405385, 184967"
-    return Tier(
-        name="camvid",
-        protocol="240x180, 40 test frames spread evenly over Seq05VD (a new drive) and 0001TP (a seen one), one seed; holes, maps and "
-        "gradients on frames spread evenly over these",
-        networks={
-            "standard": "zoo:erfnet-camvid",
-            "half": "zoo:erfnet-camvid-at50",
-            "adversarial": "zoo:erfnet-camvid-at",
-        },
-        judge="zoo:deeplabv3plus-camvid",
-        data=f"camvid(root='{root}', split='test', subset='cpu')",
-        choose=f"camvid(root='{root}', split='holdout')",
-        size=(180, 240),
-        weak="pgd(budget='linf:4/255', steps=3, keep='last')",
-        strong=f"sea(budget='linf:4/255', steps=100, class_pixels=({pixels}))",
-        fill=FILL,
-        draw=DRAW,
-    )
-
-
-def _full(data: str) -> Tier:
-    root, size = f"{data}/cityscapes", (512, 1024)
-    attack = "pgd(budget='linf:4/255', steps=5, keep='last')"
-    recipe = Recipe(epochs=400, batch_size=16, crop=(448, 448), scale=(0.25, 1.0), learning_rate=5e-4)
-    network, labelled = (
-        "smp('PSPNet', encoder='resnet50', classes='cityscapes')",
-        f"cityscapes(root='{root}', split='train')",
-    )
-    return Tier(
-        name="full",
-        protocol="Cityscapes at 1024x512, trained on fine train, chosen on Lindau, reported on Frankfurt and Munster; one seed",
-        networks=_trainings(network, labelled, recipe, attack, 20),
-        judge="transformers('nvidia/segformer-b0-finetuned-cityscapes-1024-1024', classes='cityscapes')",
-        data=f"cityscapes(root='{root}', split='frankfurt+munster')",
-        choose=f"cityscapes(root='{root}', split='lindau')",
-        size=size,
-        weak=attack,
-        strong="sea(budget='linf:4/255', steps=300)",
-        fill=FILL,
-        draw=DRAW,
-        precision="bf16-mixed",
-    )
 
 
 class Cost(NamedTuple):
@@ -320,6 +189,10 @@ class _Work:
         """The images that a kind is made of."""
         return self.data(self.study.data, self.study.maps if kind == "generate" else self.study.holes)
 
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(seed=SEED, batch_size=self.study.batch_size, precision=self.study.passes)
+
     @staticmethod
     def painters(kind: str) -> tuple[str, ...]:
         """Whose work of this kind is measured."""
@@ -351,9 +224,9 @@ class _Work:
 
     def measure(self, spec: str | None, on_batch: Callable[[Progress], None]) -> None:
         networks = [self.network(role) for role in ROLES]
-        attack, conditions = spec and api.perturbation(spec), Conditions(seed=SEED, batch_size=self.study.batch_size)
+        attack = api.perturbation(spec) if spec else None
         options: dict[str, Any] = {"folder": self.folder, "panels": 0, "on_batch": on_batch}
-        evaluate(networks, self.data(self.study.data), attack or None, conditions=conditions, **options)
+        evaluate(networks, self.data(self.study.data), attack, conditions=self.conditions, **options)
 
     def try_measuring(self, spec: str | None) -> float:
         """Seconds, judged by one image; 0 where it is there."""
@@ -363,7 +236,7 @@ class _Work:
         there = read_records(self.folder) if (self.folder / "records.jsonl").is_file() else []
         if wanted <= {(r.network, r.perturbation) for r in there}:
             return 0.0
-        return sum(c.seconds for c in plan(networks, data, attack, conditions=Conditions(seed=SEED, batch_size=1)))
+        return sum(c.seconds for c in plan(networks, data, attack, conditions=replace(self.conditions, batch_size=1)))
 
     def settings(self, kind: str, who: str) -> Settings:
         own = self.study.draw if kind == "generate" else self.study.fill
@@ -501,3 +374,6 @@ class _Work:
 def holes(batch: Batch) -> Mask:
     """The hole of each image of a batch, bool `[b, h, w]`."""
     return torch.stack([hole(labels, name) for labels, name in zip(batch.labels.cpu(), batch.ids, strict=True)])
+
+
+__all__ = ["Cost", "Tier", "conclude", "costs", "hole", "holes", "reproduce", "tier"]
