@@ -95,6 +95,7 @@ def test_the_best_is_chosen_under_attack(tmp_path: Path) -> None:
     lines = list(read_lines(tmp_path / "history.jsonl"))
     assert [line["robust_miou"] for line in lines] == [m.robust_miou for m in measured]
     notes = weights.notes_of(best)
+    assert notes["holdout_attack"] == "segpgd(budget='linf:8/255', steps=10)"
     assert notes["holdout_robust_miou"] == max(m.rank for m in measured)
     assert notes["recipe"]["adversary"] == {"attack": PGD, "share": 0.5, "warm_up": 2, "trades": 0.0}
 

@@ -25,7 +25,9 @@ from robustseg.records import RobustsegError
 from robustseg.types import Batch, Budget, ImageRng, Logits, Network, Perturbation, dtype_of
 
 CHECK_STEPS = 10
-"""Of the PGD by which the best weights are chosen, in the budget of the training."""
+"""Of the SegPGD by which the best weights are chosen, in the budget of the training. Of attacks of ten steps that cost alike it
+left least on eight held-out CamVid frames of an ERFNet trained for three epochs (4/255): mIoU 19.0 %, where CosPGD left 19.5, masked
+cross-entropy 19.9 and PGD 21.9. None is near SEA: see LOG."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Adversary:
     def checks(self) -> tuple[Perturbation, Perturbation]:
         """The attack of many steps by which the best weights are chosen, and the one of a single step it is held against."""
         budget = self.budget.spec
-        many = f"pgd(budget='{budget}', steps={CHECK_STEPS})"
+        many = f"segpgd(budget='{budget}', steps={CHECK_STEPS})"
         return registry.build("perturbation", many), registry.build("perturbation", f"fgsm(budget='{budget}')")
 
     def at(self, epoch: float) -> registry.Configured:

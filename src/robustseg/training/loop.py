@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -294,13 +295,17 @@ class _Run:
         if held_out.rank > self.best:
             self.best = held_out.rank
             recipe = dataclasses.asdict(self.recipe)
+            notes: dict[str, Any] = {f"holdout_{name}": value for name, value in figures.items()}
+            if self.adversary:
+                recipe["adversary"] = dataclasses.asdict(self.adversary)
+                notes["holdout_attack"] = self.adversary.checks()[0].spec
             weights.save(
                 self.average,
                 self.best_path,
-                recipe={**recipe, "adversary": dataclasses.asdict(self.adversary)} if self.adversary else recipe,
+                recipe=recipe,
                 data=self.data.spec,
                 holdout=self.holdout.spec,
-                **{f"holdout_{name}": value for name, value in figures.items()},
+                **notes,
                 epoch=self.epoch,
             )
 
