@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from robustseg import metrics, registry
+from robustseg.experiments.study import Beside, Table
 from robustseg.networks.passes import counted
 from robustseg.records import Record, read_records
 from robustseg.summary import clean_of, summary
@@ -19,6 +21,7 @@ from robustseg.types import ImageRng
 ROOT = Path(__file__).parent.parent
 RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-clean"
 FOREIGN = ROOT / "results" / "enet-foreign"
+REDUNDANT = ROOT / "results" / "baer2020-camvid"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -148,6 +151,27 @@ def _foreign() -> str:
     )
 
 
+def redundant() -> str:
+    """The README's table of redundant networks: every attacker in one table, and the verdicts on the claims."""
+    if not (REDUNDANT / "verdicts.json").is_file():
+        return "_No records yet._\n"
+    found = json.loads((REDUNDANT / "verdicts.json").read_text())
+    last = found["tables"][-1]
+    rows = (
+        tuple(Beside(tuple(c["ours"]), c["theirs"]) if isinstance(c, dict) else c for c in row) for row in last["rows"]
+    )
+    table = Table("", tuple(last["columns"]), tuple(rows), last["note"])
+    claims = "\n".join(f"- **{v['claim']} {v['verdict']}**: {v['statement']}" for v in found["verdicts"])
+    drawn = table.markdown().removeprefix("### \n\n")
+    return (
+        f"mIoU in %, tier `{found['tier']}`, protocol {found['protocol']}; T `{found['teacher']}`, S `{found['student']}`, A finetuned by "
+        f"`robustseg reproduce baer2020 --tier {found['tier']}` (seed 0, down 2). Commit {found['commits']}, {found['dates']}, "
+        f"{found['hours']}. Beyond the paper's T-AE and S-AE: {found['beyond the paper']}.\n\n{drawn}\n{claims}\n\n"
+        f"All tables, three seeds, the paper's figures beside ours, and the numbers behind each verdict: "
+        "[results/baer2020-camvid/tables.md](results/baer2020-camvid/tables.md).\n"
+    )
+
+
 def _family(spec: str) -> tuple[str, int]:
     strength = re.search(r"(\d+)/255", spec)
     family = re.sub(r"(budget='\w+:|rms=')\d+/255'(, )?", "", spec).replace("()", "")
@@ -172,12 +196,14 @@ def _provenance(records: list[Record]) -> str:
 def main() -> int:
     """Write, or with `--check` say whether everything is as it would be written."""
     readme = ROOT / "README.md"
-    text = re.sub(
-        r"(<!-- results -->\n).*?(<!-- end of results -->)",
-        lambda m: m[1] + results() + m[2],
-        readme.read_text(),
-        flags=re.DOTALL,
-    )
+    text = readme.read_text()
+    for name, made in (("results", results()), ("baer2020", redundant())):
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
+            lambda m, made=made: m[1] + made + m[2],  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
     wanted = {readme: text, ROOT / "docs" / "names.md": names()}
     stale = [p for p, content in wanted.items() if not p.is_file() or p.read_text() != content]
     if "--check" in sys.argv:

@@ -1,4 +1,4 @@
-"""The main job on the built-in data: measure the shipped network under noise and attack, draw one picture.
+"""Attacked, noticed, repaired: the shipped triplet on rendered streets. A table, a report and one picture.
 
 Takes about two minutes on two CPU cores and needs nothing from outside the package.
 """
@@ -14,40 +14,49 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robustseg import api, metrics
 from robustseg.evaluation import Conditions, Progress, evaluate
+from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.panels import quantised
 from robustseg.records import Record, write_whole
 from robustseg.report import write_report
-from robustseg.types import Batch, ImageRng, Network, device_of, frozen
+from robustseg.types import Batch, ImageRng, device_of, frozen
 
-NETWORK = "zoo:erfnet-streets"
+TRIPLET = "zoo:triplet-streets"
 DATA = "streets(scenes=8, frames=1, size='192x384')"
-PERTURBATIONS = (
-    "gaussian(rms='2/255')",
-    "gaussian(rms='8/255')",
-    "gaussian(rms='16/255')",
-    "sign(rms='8/255')",
-    "fgsm(budget='linf:2/255')",
-    "fgsm(budget='linf:8/255')",
-    "pgd(budget='linf:1/255')",
-    "pgd(budget='linf:2/255')",
-    "pgd(budget='linf:8/255')",
-    "llcm(budget='linf:10/255')",
+CHANGES = (
+    ("clean", None, None),
+    ("noise, 8/255", "sign(rms='8/255')", None),
+    ("weak attack on the teacher, 1/255", "llcm(budget='linf:1/255')", "teacher"),
+    ("strong attack on the teacher, 10/255", "llcm(budget='linf:10/255')", "teacher"),
+    ("strong attack on the student, 10/255", "llcm(budget='linf:10/255')", "student"),
+    ("one attack on all three, 10/255", "pgd(budget='linf:10/255', steps=10, objective='members')", "all"),
 )
-PICTURE_DATA = "streets(scenes=3, frames=6, size='320x640')"
+"""What is done to the images, in words and as a spec, and who it is made against."""
+PICTURE_DATA = "streets(scenes=3, frames=6, size='256x512')"
 PICTURE_FRAME = 6
-"""The frame of the picture: chosen for what stands in the street, not for how the network does on it."""
-COLUMNS = (
-    ("clean", None),
-    ("noise, 8/255", "sign(rms='8/255')"),
-    ("attack, 8/255", "pgd(budget='linf:8/255')"),
-)
+"""The frame of the picture: chosen for what stands in the street, not for how the networks do on it."""
+PICTURE_ATTACK = "llcm(budget='linf:10/255')"
+
+
+class Row(NamedTuple):
+    """One line of the table: mIoU of each member and of the corrected answer, in shares, and where an attack was noticed.
+
+    Args:
+        what: in words. noticed: share of the images in which the teacher was judged attacked.
+    """
+
+    what: str
+    teacher: float
+    student: float
+    adaptive: float
+    corrected: float
+    noticed: float
 
 
 class Demo(NamedTuple):
     """What a demo leaves behind."""
 
-    records: list[Record]
+    rows: list[Row]
     picture: Path
     report: Path
 
@@ -55,7 +64,7 @@ class Demo(NamedTuple):
 def run_demo(
     folder: str | Path, *, device: str = "cpu", on_batch: Callable[[Progress], None] = lambda progress: None
 ) -> Demo:
-    """Measure the shipped network on rendered streets; write records, a report and a picture.
+    """Attack the members of the shipped triplet on rendered streets; write records, a report and a picture.
 
     Args:
         folder: of the results; a cut demo goes on there.
@@ -65,53 +74,83 @@ def run_demo(
         RobustsegError: the folder cannot be written.
     """
     folder = Path(folder)
-    network = api.network(NETWORK).to(device)
+    triplet = open_triplet(device)
     data = api.data(DATA)
-    changes = [None, *map(api.perturbation, PERTURBATIONS)]
     conditions = Conditions(batch_size=2)
-    records = [evaluate(network, data, c, conditions=conditions, folder=folder, on_batch=on_batch) for c in changes]
+    members = {n: api.network(f"member({TRIPLET}, '{n}')").to(device) for n in ("teacher", "student", "adaptive")}
+    networks = [*members.values(), triplet]
+    rows = []
+    for what, spec, against in CHANGES:
+        source = None if spec is None else members.get(against or "teacher", triplet)
+        change = api.perturbation(spec) if spec else None
+        records = evaluate(
+            networks, data, change, source, conditions=conditions, folder=folder, panels=1, on_batch=on_batch
+        )
+        rows.append(_row(what, records))
     picture = folder / "demo.png"
     buffer = io.BytesIO()
-    draw_story(network).save(buffer, "PNG")
+    draw_story(triplet).save(buffer, "PNG")
     write_whole(picture, buffer.getvalue())
-    return Demo(records, picture, write_report([folder], folder / "report.html"))
+    return Demo(rows, picture, write_report([folder], folder / "report.html"))
 
 
-def draw_story(network: Network) -> Image.Image:
-    """One frame three times: clean, under noise, and under an attack no larger than the noise; what the network sees."""
+def open_triplet(device: str) -> Triplet:
+    """The shipped triplet on a device."""
+    built = api.network(TRIPLET).to(device)
+    assert isinstance(built, Triplet)
+    return built
+
+
+def _row(what: str, records: Sequence[Record]) -> Row:
+    blamed = records[-1].verdicts["attacked"]
+    teacher, student, adaptive, corrected = (metrics.miou(r.counts) for r in records)
+    return Row(what, teacher, student, adaptive, corrected, blamed.count("teacher") / len(blamed))
+
+
+def draw_story(triplet: Triplet) -> Image.Image:
+    """One frame three times: clean; attacked, as the teacher sees it; attacked, as the triplet answers."""
     sample = api.data(PICTURE_DATA)[PICTURE_FRAME]
-    device = device_of(network)
-    batch = Batch.of([sample]).to(device)
-    guide = fast(network)
+    batch = Batch.of([sample]).to(device_of(triplet))
+    with frozen(triplet):
+        rng = ImageRng(0, batch.ids)
+        attacked = api.perturbation(PICTURE_ATTACK)(fast(triplet.teacher), batch.images, batch.labels, rng=rng)
+        with torch.inference_mode():
+            before, after = (triplet.teacher.predict(images) for images in (batch.images, attacked))
+            verdict = triplet.watch(attacked)
+    doubt = np.repeat((255 * verdict.disagreement[0].cpu().numpy()).astype(np.uint8)[..., None], 3, 2)
+    pictures = [quantised(images[0].cpu().numpy()) for images in (batch.images, attacked)]
+    said = f"{verdict.attacked[0]} judged attacked, d = {float(verdict.scores[0]):.2f}"
     columns = []
-    with frozen(network):
-        for title, spec in COLUMNS:
-            rng = ImageRng(0, batch.ids)
-            images = api.perturbation(spec)(guide, batch.images, batch.labels, rng=rng) if spec else batch.images
-            with torch.inference_mode():
-                prediction = network.predict(images).cpu().numpy()
-            counts = metrics.count(batch.labels.cpu().numpy(), prediction, batch.ids, len(network.label_space))
-            accuracy = metrics.pixel_accuracy(counts)
-            columns.append((title, accuracy, quantised(images[0].cpu().numpy()), prediction[0]))
-    return _sheet(columns, network.label_space.palette)
+    for title, note, picture, labels in (
+        ("clean", "the teacher's answer", pictures[0], before),
+        ("attacked, 10/255", "the teacher's answer", pictures[1], after),
+        ("noticed (where they disagree), repaired", said, doubt, verdict.labels),
+    ):
+        counts = metrics.count(batch.labels.cpu().numpy(), labels.cpu().numpy(), batch.ids, len(triplet.label_space))
+        text = f"{note}, {metrics.pixel_accuracy(counts):.0%} right"
+        columns.append((title, text, picture, labels[0].cpu().numpy()))
+    return _sheet(columns, pictures, triplet.label_space.palette)
 
 
 def _sheet(
-    columns: Sequence[tuple[str, float, np.ndarray, np.ndarray]], palette: Sequence[tuple[int, int, int]]
+    columns: Sequence[tuple[str, str, np.ndarray, np.ndarray]],
+    pictures: Sequence[np.ndarray],
+    palette: Sequence[tuple[int, int, int]],
 ) -> Image.Image:
+    """Title above; what goes in (last: where the members disagree), what comes out, and a line on it below."""
     height, width = columns[0][3].shape
-    gap, head, side = 24, 74, 24
-    size = (2 * side + len(columns) * width + (len(columns) - 1) * gap, head + 2 * height + gap + side)
+    gap, head, foot, side = 24, 60, 50, 24
+    size = (2 * side + len(columns) * width + (len(columns) - 1) * gap, head + 2 * height + gap + foot)
     page = Image.new("RGB", size, (17, 19, 23))
     pen = ImageDraw.Draw(page)
-    large, small = ImageFont.load_default(30), ImageFont.load_default(22)
-    for i, (title, accuracy, image, prediction) in enumerate(columns):
+    large, small = ImageFont.load_default(28), ImageFont.load_default(19)
+    grounds = (*pictures, pictures[-1])
+    for i, ((title, text, picture, labels), ground) in enumerate(zip(columns, grounds, strict=True)):
         left = side + i * (width + gap)
-        pen.text((left, 22), title, fill=(240, 242, 245), font=large)
-        text = f"{accuracy:.0%} of the pixels right"
-        pen.text((left + width - pen.textlength(text, font=small), 29), text, fill=(160, 168, 178), font=small)
-        page.paste(Image.fromarray(image), (left, head))
-        page.paste(Image.fromarray(_overlay(image, prediction, palette)), (left, head + height + gap))
+        pen.text((left, 16), title, fill=(240, 242, 245), font=large)
+        pen.text((left, head + 2 * height + gap + 12), text, fill=(160, 168, 178), font=small)
+        page.paste(Image.fromarray(picture), (left, head))
+        page.paste(Image.fromarray(_overlay(ground, labels, palette)), (left, head + height + gap))
     return page
 
 

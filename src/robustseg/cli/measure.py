@@ -15,6 +15,7 @@ from robustseg.cli.shared import (
     Specs,
     app,
     err,
+    number,
     open_data,
     open_network,
     out,
@@ -33,12 +34,16 @@ def demo(
     out_dir: OutDir = Path("demo"),
     device: Device = "auto",
 ) -> None:
-    """Measure the built-in network on the built-in streets: one table, a report, a picture."""
+    """Attack the built-in triplet on the built-in streets, see it noticed and repaired: a table, a report, a picture."""
     from robustseg.demo import run_demo
 
     with progress_bar() as on_batch:
         result = run_demo(out_dir, device=pick_device(device), on_batch=on_batch)
-    print_summary(out_dir)
+    table = Table("mIoU %", "teacher", "student", "adaptive", "corrected", "teacher judged attacked", box=None)
+    for row in result.rows:
+        figures = (row.teacher, row.student, row.adaptive, row.corrected)
+        table.add_row(plain(row.what), *(number(v, 100) for v in figures), f"{row.noticed:.0%} of images")
+    out.print(table)
     out.print(f"picture: {result.picture}\nreport:  {result.report}", highlight=False, markup=False, soft_wrap=True)
 
 
