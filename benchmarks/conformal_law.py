@@ -1,6 +1,6 @@
 """Do false alarms on `streets` follow the law that split conformal prediction states? One frame a scene, many resplits.
 
-    python benchmarks/conformal_law.py --scenes 2000 --size 96x192 --splits 200
+    python benchmarks/conformal_law.py --scenes 1500 --size 96x192 --splits 200
 
 Each resplit fits the threshold on 1,000 scenes and counts alarms on the others. Of exchangeable scores without ties any
 resplit follows the beta-binomial law, so this tests the threshold, its convention (`score >= t`) and how much ties of a
@@ -34,13 +34,17 @@ def main() -> int:
     torch.set_num_threads(1)
     triplet = build_network(options.triplet)
     assert isinstance(triplet, Triplet)
-    data = open_data(f"streets(seed=7, scenes={options.scenes}, frames=1, size='{options.size}', split='val')")
+    halves = (
+        f"streets(seed={s}, scenes={options.scenes // 2}, frames=1, size='{options.size}', split='val')" for s in (7, 8)
+    )
+    data = open_data(f"joined({', '.join(halves)})")
     scores = suspicions(triplet, data, batch_size=8)["against_teacher"]
     rows = [_row(scores, rate, options) for rate in options.rates]
     about = {"command": shlex.join(["python", *sys.argv]), "commit": commit(), **versions()}
     about |= {"device": device_name(torch.device("cpu")), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
     distinct = len(np.unique(scores))
-    record = {"rows": rows, "distinct_scores": distinct, "data": data.spec, "settings": vars(options), **about}
+    record = {"rows": rows, "distinct_scores": distinct, "data": data.spec, "settings": settings, **about}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
     print(json.dumps({"rows": rows, "distinct_scores": distinct}, indent=1))
@@ -50,7 +54,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--triplet", default="zoo:triplet-streets", help="spec")
-    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=1500)
     parser.add_argument("--calibration", type=int, default=1000)
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--size", default="96x192", help="HxW")
