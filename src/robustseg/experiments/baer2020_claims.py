@@ -340,8 +340,8 @@ def _alarm_rates(f: Figures) -> str:
     if not said:
         return ""
     return (
-        f"Clean images judged attacked at the fitted delta (95 % intervals): {'; '.join(said)}. The promise of 1 % does not "
-        "hold here: frames of one drive are not exchangeable with those of another, nor with each other."
+        f"Clean images judged attacked at the fitted delta (95 % intervals): {'; '.join(said)}. Here 1 % is measured, not "
+        "promised: frames of one drive are not exchangeable with those of another, nor with each other."
     )
 
 
