@@ -115,7 +115,7 @@ def _run(
 ) -> None:
     """One run, without the images that earlier ones finished; its best join the best of those."""
     going = (best.values < ceiling(target.judge)).nonzero().flatten()
-    if len(going) == 0:
+    if len(images) and not len(going):  # of no images at all the arguments are still checked
         return
     part, kept = best.select(going), going.tolist()
     images, labels, rng = images[going], target.labels[going], rng.select(kept)
