@@ -20,15 +20,13 @@ from robustseg.experiments.sandoval2022_claims import (
     ROLES,
     START,
     Evidence,
-    Measure,
     findings,
     larger,
     p_value,
-    read_measures,
     tables,
 )
 from robustseg.experiments.sandoval2022_panels import blind_pairs, comparison
-from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED
+from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure, read_measures
 from robustseg.records import IGNORE, Counts, RobustsegError, append_line
 from robustseg.testing import PixelNetwork
 from robustseg.types import Batch

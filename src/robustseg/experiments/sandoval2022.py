@@ -30,14 +30,12 @@ from robustseg.experiments.sandoval2022_claims import (
     ROLES,
     START,
     Evidence,
-    Measure,
     findings,
-    read_measures,
     tables,
 )
 from robustseg.experiments.sandoval2022_panels import blind_pairs, comparison, gradient_sheet
 from robustseg.experiments.sandoval2022_tiers import Tier, tier
-from robustseg.experiments.study import Finding, write_study
+from robustseg.experiments.study import Finding, Measure, read_measures, write_study
 from robustseg.gallery import class_sheet, picture_of, seen_as, write_picture
 from robustseg.losses import total_variation
 from robustseg.provenance import commit, digest

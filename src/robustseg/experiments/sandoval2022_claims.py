@@ -6,15 +6,23 @@ the protocol is ours throughout and nothing stands beside our figures.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from robustseg import metrics
-from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Finding, Table, exceeds, together
-from robustseg.records import Counts, Record, read_lines
+from robustseg.experiments.study import (
+    HELD,
+    NOT_HELD,
+    NOT_TESTABLE,
+    UNDECIDED,
+    Finding,
+    Measure,
+    Table,
+    exceeds,
+    together,
+)
+from robustseg.records import Record
 
 ROLES = {"standard": "standard", "half": "50/50", "adversarial": "adversarial"}
 """The networks of the study: trained on clean images, on a half and on all of them attacked."""
@@ -22,49 +30,6 @@ START, ORIGINAL = "start", "original"
 """What stands beside the networks' paintings: the hole as it started, and what was there."""
 LEVEL = 0.05
 """Of the one-sided tests over images."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What was measured on one image beside the records.
-
-    Args:
-        kind: `inpaint`, `generate` or `gradients`. who: a role of `ROLES`, or `START` or `ORIGINAL`.
-        image: its id. about: what decides it (weights, settings, data, seed); compared as it is.
-        values: by name. counts: what the independent network saw, against the label map that was asked for.
-        commit: of the code.
-    """
-
-    kind: str
-    who: str
-    image: str
-    about: dict[str, Any]
-    values: dict[str, float]
-    counts: Counts | None = None
-    commit: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; NaN becomes null when it is written."""
-        return {
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-            "counts": self.counts and self.counts.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Measure":
-        """What `to_json` and JSON made of it."""
-        values = {name: math.nan if value is None else float(value) for name, value in data["values"].items()}
-        return cls(**{**data, "values": values, "counts": data["counts"] and Counts.from_json(data["counts"])})
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """By which it is found again."""
-        return self.kind, self.who, self.image, repr(sorted(self.about.items()))
-
-
-def read_measures(path: Path) -> list[Measure]:
-    """The measures in a file, none where there is no file."""
-    return [Measure.from_json(line) for line in read_lines(path)] if path.is_file() else []
 
 
 @dataclass(frozen=True)
@@ -259,18 +224,3 @@ def _s4(found: Evidence) -> Finding:
         verdict,
         f"{said}; {other}",
     )
-
-
-__all__ = [
-    "LEVEL",
-    "ORIGINAL",
-    "ROLES",
-    "START",
-    "Evidence",
-    "Measure",
-    "findings",
-    "larger",
-    "p_value",
-    "read_measures",
-    "tables",
-]

@@ -6,13 +6,13 @@ Everything here is made from records by pure functions, so it can be made again 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustseg.records import write_whole
+from robustseg.records import Counts, read_lines, write_whole
 
 HELD, NOT_HELD, UNDECIDED, NOT_TESTABLE = "held", "not held", "undecided", "not testable here"
 
@@ -61,6 +61,49 @@ class Table:
         """Plain data; a figure is an object with `ours` and `theirs`."""
         rows = [[cell._asdict() if isinstance(cell, Beside) else cell for cell in row] for row in self.rows]
         return {"title": self.title, "columns": self.columns, "rows": rows, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What was measured on one image beside the records.
+
+    Args:
+        kind: of what is measured. who: which network, or what stands beside the networks.
+        image: its id. about: what decides it (weights, settings, data, seed); compared as it is.
+        values: by name. counts: of the pixels, where something was labelled.
+        commit: of the code.
+    """
+
+    kind: str
+    who: str
+    image: str
+    about: dict[str, Any]
+    values: dict[str, float]
+    counts: Counts | None = None
+    commit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; NaN becomes null when it is written."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "counts": self.counts and self.counts.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Measure":
+        """What `to_json` and JSON made of it."""
+        values = {name: math.nan if value is None else float(value) for name, value in data["values"].items()}
+        return cls(**{**data, "values": values, "counts": data["counts"] and Counts.from_json(data["counts"])})
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """By which it is found again."""
+        return self.kind, self.who, self.image, repr(sorted(self.about.items()))
+
+
+def read_measures(path: Path) -> list[Measure]:
+    """The measures in a file, none where there is no file."""
+    return [Measure.from_json(line) for line in read_lines(path)] if path.is_file() else []
 
 
 class Finding(NamedTuple):
