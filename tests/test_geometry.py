@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustseg.geometry import back_project, invert_pose, pixel_grid, project, transform, warp
+from robustseg.geometry import back_project, invert_pose, pixel_grid, project, rigid_pose, transform, warp
 from robustseg.records import ShapeError
 
 K = torch.tensor([[[50.0, 0, 15.5], [0, 50.0, 11.5], [0, 0, 1]]])
@@ -60,6 +60,20 @@ def test_invert_pose():
     pose = shift(1, 2, 3)
     pose[0, :3, :3] = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
     assert torch.allclose(pose @ invert_pose(pose), torch.eye(4)[None], atol=1e-6)
+
+
+def test_a_rigid_pose_turns_right_handed_and_then_shifts():
+    a, shifts = 0.3, torch.tensor([[1.0, 2, 3]])
+    about_y = rigid_pose(torch.tensor([[0, a, 0]]), shifts)[0]
+    turn = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+    assert torch.allclose(about_y[:3, :3], turn, atol=1e-6)
+    assert about_y[:, 3].tolist() == [1, 2, 3, 1]
+    any_axis = torch.tensor([[0.4, -1.1, 0.7]])
+    pose = rigid_pose(any_axis, torch.zeros(1, 3))[0, :3, :3]
+    assert torch.allclose(pose @ pose.T, torch.eye(3), atol=1e-6)
+    assert torch.allclose(pose @ any_axis[0], any_axis[0], atol=1e-6)  # the axis stays
+    still = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda r: rigid_pose(r, r), still)  # also where nothing turns
 
 
 def test_points_behind_the_other_camera_are_not_valid():

@@ -14,7 +14,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"metrics", "types", "panels"},
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "findings"},
-    {"attacks", "networks", "datasets", "noise", "saved"},
+    {"attacks", "networks", "datasets", "noise", "saved", "photometric"},
     {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
     {"evaluation", "api"},

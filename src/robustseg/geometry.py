@@ -27,6 +27,10 @@ SLACK = 1e-2
 """Rounding (pixels) that may carry a point over the border of the other image without making it invalid."""
 
 
+NEAREST, FARTHEST = 0.1, 100.0
+"""The depths (metres) between which a network of disparities answers."""
+
+
 class Projected(NamedTuple):
     """Pixel coordinates `[b, 2, h, w]` (x, then y) and depth `[b, h, w]` in metres; where depth <= 0 the point is behind."""
 
@@ -129,6 +133,33 @@ def warp(
     grid = torch.where(valid.unsqueeze(-1), grid, 0)
     warped = functional.grid_sample(images_next, grid, padding_mode="border", align_corners=False)
     return Warped(torch.where(valid.unsqueeze(1), warped, 0), valid)
+
+
+def disparity_to_depth(disparity: Tensor) -> Tensor:
+    """Depth in metres, `FARTHEST` to `NEAREST`, of a disparity in [0, 1]: linear in inverse depth.
+
+    Source: Godard et al., ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation", section 4.
+    """
+    return 1 / (1 / FARTHEST + (1 / NEAREST - 1 / FARTHEST) * disparity)
+
+
+def rigid_pose(rotation: Float[Tensor, "b 3"], translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
+    """The pose `[b, 4, 4]` that turns about an axis and then shifts; differentiable everywhere, also where nothing turns.
+
+    Args:
+        rotation: `[b, 3]`, the axis times the angle in radians (right-handed).
+        translation: `[b, 3]`, metres.
+
+    Source: Rodrigues' formula, as the exponential of the cross-product matrix.
+    """
+    twist = rotation.new_zeros(len(rotation), 4, 4)
+    x, y, z = rotation.unbind(1)
+    for (row, column), value in {(2, 1): x, (0, 2): y, (1, 0): z}.items():
+        twist[:, row, column], twist[:, column, row] = value, -value
+    turn = torch.linalg.matrix_exp(twist[:, :3, :3])
+    pose = torch.eye(4, dtype=rotation.dtype, device=rotation.device).repeat(len(rotation), 1, 1)
+    pose[:, :3, :3], pose[:, :3, 3] = turn, translation
+    return pose
 
 
 def _require(tensor: Tensor, shape: tuple[int, ...], name: str) -> None:

@@ -1,0 +1,158 @@
+"""What trains depth and motion without labels: each frame painted with the pixels of its neighbours must look like itself.
+
+With the right depth and the right motion of the camera, `geometry.warp` of the frame before or after is this frame. So the
+difference between the two is a loss, `photometric_error`, and needs nothing but video. Three things spoil it: what is
+hidden in one neighbour (the smaller error of the two neighbours counts), what does not move relative to the camera and
+would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is), and surfaces
+without texture, which any depth explains (`smoothness`).
+
+Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from robustseg.geometry import Warped, disparity_to_depth, warp
+from robustseg.losses import ssim
+from robustseg.records import ShapeError
+from robustseg.types import Depth, Images, Intrinsics, Mask, PerImage, Pose
+
+SSIM_WEIGHT = 0.85
+"""The weight of structure in the photometric error; the rest is that of the difference of colours."""
+
+SMOOTHNESS_WEIGHT = 1e-3
+"""The weight of smoothness at the finest scale; half of it at each coarser one."""
+
+
+class ViewSynthesis(NamedTuple):
+    """What a depth map and two poses explain of a frame.
+
+    Args:
+        loss: `[b]`, one number an image; training lowers their mean.
+        masked: bool `[b, h, w]`, the pixels that pull nothing at the finest scale: warping does not beat the neighbour as
+            it is, or they belong to something that moves.
+        previous, following: the neighbours warped onto this frame at the finest scale, without a graph.
+    """
+
+    loss: PerImage
+    masked: Mask
+    previous: Warped
+    following: Warped
+
+    @property
+    def masked_share(self) -> PerImage:
+        """The share of masked pixels, `[b]`; 1 where there is nothing to learn from, as with a camera that stands still."""
+        return self.masked.to(self.loss).mean((1, 2))
+
+
+class _Views(NamedTuple):
+    """A frame and its neighbours: what is the same at all scales."""
+
+    images: Tensor
+    neighbours: tuple[Tensor, Tensor]
+    poses: tuple[Tensor, Tensor]
+    intrinsics: Tensor
+    unmoved: Tensor
+    counted: Tensor
+
+
+def view_synthesis_loss(
+    disparities: Sequence[Tensor],
+    images: Images,
+    previous: Float[Tensor, "b 3 _ _"],
+    following: Float[Tensor, "b 3 _ _"],
+    pose_previous: Pose,
+    pose_next: Pose,
+    intrinsics: Intrinsics,
+    *,
+    moving: Mask | None = None,
+) -> ViewSynthesis:
+    """How badly the neighbours, warped by depth and pose, paint this frame, and how rough the depth is; mean over scales.
+
+    At each pixel the smallest of four errors counts: of both neighbours warped, and of both as they are, where no
+    gradient flows (auto-masking). A pixel whose point leaves a neighbour's view is compared with the other alone. An
+    image with no pixel left to learn from pulls nothing at all, so a camera that stands still trains nothing.
+
+    Args:
+        disparities: `[b, h', w']` each, 0 to 1 (see `geometry.disparity_to_depth`), finest first, each half the size of the
+            one before or as large; every one is brought to the size of the images before it is judged.
+        images, previous, following: `[b, 3, h, w]` in [0, 1], the frame and those before and after it.
+        pose_previous, pose_next: `[b, 4, 4]`, this camera to that of the neighbour.
+        intrinsics: `[b, 3, 3]`, pixels.
+        moving: bool `[b, h, w]`, pixels of things that move by themselves, which are left out; None: none are known.
+
+    Returns:
+        The loss of each image and what to look at.
+
+    Raises:
+        ShapeError: no disparity, or sizes that do not fit each other.
+
+    Source: Godard et al., ICCV 2019, equations 1 to 5, four scales at full resolution; factors of Klingner et al., ECCV 2020.
+    Differs: equal errors count as masked, where they add noise to break ties; points outside a neighbour's view are left
+        out, where they repeat its border; an image of which nothing is left has no smoothness term either.
+    """
+    if not disparities or previous.shape != images.shape or following.shape != images.shape:
+        raise ShapeError(
+            f"expected disparities and three images of one size, got {len(disparities)} disparities and images "
+            f"{list(images.shape)}, {list(previous.shape)}, {list(following.shape)}; try frames of one video"
+        )
+    counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
+    with torch.no_grad():
+        unmoved = torch.minimum(photometric_error(images, previous), photometric_error(images, following))
+    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, unmoved, counted)
+    scales = [_at_scale(d, views, SMOOTHNESS_WEIGHT / 2**scale) for scale, d in enumerate(disparities)]
+    return scales[0]._replace(loss=torch.stack([scale.loss for scale in scales]).mean(0))
+
+
+def _at_scale(disparity: Tensor, views: _Views, smoothness_weight: float) -> ViewSynthesis:
+    size = views.images.shape[-2:]
+    whole = F.interpolate(disparity.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+    depth = disparity_to_depth(whole)
+    error, warps = torch.full_like(views.unmoved, torch.inf), []
+    for neighbour, pose in zip(views.neighbours, views.poses, strict=True):
+        warped = warp(neighbour, depth, pose, views.intrinsics)
+        # what is not seen there shows this frame, so that windows across the border are judged by the seen part
+        shown = torch.where(warped.valid.unsqueeze(1), warped.images, views.images)
+        error = torch.minimum(error, torch.where(warped.valid, photometric_error(views.images, shown), torch.inf))
+        warps.append(Warped(warped.images.detach(), warped.valid))
+    masked = (views.unmoved <= error) | ~views.counted
+    smallest = torch.where(masked, views.unmoved, error)
+    loss = torch.where(views.counted, smallest, 0).sum((1, 2)) / views.counted.sum((1, 2)).clamp_min(1)
+    # products with 0 keep NaN: a disparity or pose that is no number must not pass as one that leaves the view
+    rough = smoothness(disparity, views.images) * ~masked.flatten(1).all(1)
+    lost = 0 * sum(pose.sum((1, 2)) for pose in views.poses)
+    return ViewSynthesis(loss + smoothness_weight * rough + lost, masked, *warps)
+
+
+def photometric_error(first: Images, second: Images) -> Tensor:
+    """How different two images look at each pixel, `[b, h, w]`, 0 to 1: `0.85 (1 - SSIM) / 2 + 0.15 mean |a - b|`.
+
+    Source: Godard et al., CVPR 2017, equation 4; SSIM in windows of 3x3.
+    """
+    window = torch.full((3,), 1 / 3)
+    structure = ((1 - ssim(first, second, window=window)) / 2).clamp(0, 1)
+    return SSIM_WEIGHT * structure + (1 - SSIM_WEIGHT) * (first - second).abs().mean(1)
+
+
+def smoothness(disparity: Depth, images: Float[Tensor, "b 3 _ _"]) -> PerImage:
+    """How much the disparity varies where the image does not, `[b]`: `mean |dx d| exp(-|dx I|) + mean |dy d| exp(-|dy I|)`.
+
+    d is the disparity over its mean in the image, so that shrinking it does not pay; colours are averaged.
+
+    Args:
+        disparity: `[b, h, w]`, positive. images: `[b, 3, h', w']`, brought to its size.
+
+    Source: Godard et al., ICCV 2019, equation 3.
+    """
+    images = F.interpolate(images, disparity.shape[-2:], mode="area")
+    relative = disparity / disparity.mean((1, 2), keepdim=True).clamp_min(1e-7)
+    total = disparity.new_zeros(len(disparity))
+    for axis in (1, 2):
+        edges = images.diff(dim=axis + 1).abs().mean(1)
+        total = total + (relative.diff(dim=axis).abs() * (-edges).exp()).mean((1, 2))
+    return total

@@ -1,0 +1,228 @@
+"""View synthesis: true depth and motion are the best, what does not move teaches nothing, and flat depth is smooth."""
+
+import math
+
+import pytest
+import torch
+
+from robustseg.datasets.streets import Streets
+from robustseg.geometry import FARTHEST, NEAREST, disparity_to_depth, rigid_pose
+from robustseg.photometric import SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
+from robustseg.records import ShapeError
+from robustseg.types import Batch
+
+SIZE = (64, 128)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def disparity_of(depth: torch.Tensor) -> torch.Tensor:
+    """The inverse of `disparity_to_depth`."""
+    return ((1 / depth - 1 / FARTHEST) / (1 / NEAREST - 1 / FARTHEST)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def street() -> Batch:
+    data = Streets(scenes=2, frames=1, size=SIZE, neighbours=True)
+    return Batch.of([data[0], data[1]])
+
+
+def loss_of(street: Batch, **changed: torch.Tensor) -> torch.Tensor:
+    known = {"depth": street.extras["depth"], **street.extras, **changed}
+    return view_synthesis_loss(
+        [disparity_of(known["depth"])],
+        street.images,
+        known["previous"],
+        known["next"],
+        known["pose_previous"],
+        known["pose_next"],
+        known["intrinsics"],
+        moving=known["moving"],
+    ).loss
+
+
+def turned(pose: torch.Tensor, rotation: tuple[float, ...] = (0.0, 0.0, 0.0), shift: float = 1.0) -> torch.Tensor:
+    """A pose turned further by some angles (radians), its translation scaled."""
+    pose = pose.clone()
+    pose[:, :3, 3] *= shift
+    turn = rigid_pose(torch.tensor([rotation]).expand(len(pose), 3), torch.zeros(len(pose), 3))
+    return turn @ pose
+
+
+DISTURBED = {
+    "depth a tenth farther": lambda e: {"depth": e["depth"] * 1.1},
+    "depth a tenth nearer": lambda e: {"depth": e["depth"] / 1.1},
+    "depth the same everywhere": lambda e: {"depth": torch.full_like(e["depth"], 10.0)},
+    "depth upside down": lambda e: {"depth": e["depth"].flip(1)},
+    "turned right": lambda e: {"pose_next": turned(e["pose_next"], (0, 0.01, 0))},
+    "turned up": lambda e: {"pose_previous": turned(e["pose_previous"], (0.01, 0, 0))},
+    "rolled": lambda e: {"pose_next": turned(e["pose_next"], (0, 0, 0.02))},
+    "too fast": lambda e: {"pose_next": turned(e["pose_next"], shift=1.3)},
+    "too slow": lambda e: {"pose_next": turned(e["pose_next"], shift=0.7)},
+    "poses exchanged": lambda e: {"pose_next": e["pose_previous"], "pose_previous": e["pose_next"]},
+    "not moving": lambda e: {"pose_next": turned(e["pose_next"], shift=0), "pose_previous": turned(e["pose_previous"], shift=0)},
+    "shorter focal length": lambda e: {"intrinsics": e["intrinsics"] * torch.tensor([[0.8], [0.8], [1.0]])},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DISTURBED)
+def test_true_geometry_has_the_smallest_loss(street: Batch, how: str) -> None:
+    true, disturbed = loss_of(street), loss_of(street, **DISTURBED[how](street.extras))
+    assert (true < disturbed).all(), f"{how}: {disturbed.tolist()} against {true.tolist()}"
+
+
+def test_gradients_reach_disparity_and_poses_and_lead_back(street: Batch) -> None:
+    """A step against the gradient of a disturbed pose lowers the loss."""
+    vector = torch.zeros(2, 3, requires_grad=True)
+    scale = torch.ones(2, 1, 1, requires_grad=True)
+    pose = rigid_pose(vector, torch.zeros(2, 3)) @ turned(street.extras["pose_next"], (0, 0.004, 0))
+    loss = loss_of(street, pose_next=pose, depth=street.extras["depth"] * scale).sum()
+    angles, factor = torch.autograd.grad(loss, (vector, scale))
+    assert angles.isfinite().all()
+    assert factor.isfinite().all()
+    assert (angles[:, 1] > 0).all()  # turned too far to the right: turn back
+
+
+def test_identical_frames_teach_nothing() -> None:
+    """K4: everything is masked, the loss is 0, and so is every gradient, that of smoothness too."""
+    images = noise(2, 3, 16, 24)
+    disparities = [noise(2, 16 // 2**i, 24 // 2**i, seed=i).requires_grad_() for i in range(3)]
+    vector = (0.02 * noise(2, 3)).requires_grad_()
+    pose, k = rigid_pose(vector, vector), camera(2)
+    found = view_synthesis_loss(disparities, images, images, images, pose, pose, k)
+    assert found.masked.all()
+    assert found.masked_share.tolist() == [1, 1]
+    assert found.loss.tolist() == [0, 0]
+    assert all((g == 0).all() for g in torch.autograd.grad(found.loss.sum(), [*disparities, vector]))
+
+
+def test_of_a_batch_only_the_image_that_moves_pulls(street: Batch) -> None:
+    disparity = disparity_of(street.extras["depth"]).requires_grad_()
+    previous, following = street.extras["previous"].clone(), street.extras["next"].clone()
+    previous[0] = following[0] = street.images[0]
+    poses = street.extras["pose_previous"], street.extras["pose_next"]
+    found = view_synthesis_loss([disparity], street.images, previous, following, *poses, street.extras["intrinsics"])
+    (gradient,) = torch.autograd.grad(found.loss.sum(), disparity)
+    assert (gradient[0] == 0).all()
+    assert (gradient[1] != 0).any()
+    assert found.masked_share[0] == 1
+    assert 0 < found.masked_share[1] < 1
+
+
+def camera(count: int, focal: float = 20.0) -> torch.Tensor:
+    return torch.tensor([[focal, 0, 11.5], [0, focal, 7.5], [0, 0, 1]]).expand(count, 3, 3)
+
+
+def test_the_smaller_error_of_the_two_neighbours_counts() -> None:
+    """A neighbour that shows something else altogether changes nothing where the other one explains the frame."""
+    images, other = noise(1, 3, 16, 24), noise(1, 3, 16, 24, seed=1)
+    shifted = images.roll(1, -1)  # the camera stands one pixel to the left: the world one to the right
+    depth = 5.0
+    pose = rigid_pose(torch.zeros(1, 3), torch.tensor([[depth / 20, 0, 0]]))
+    disparity = disparity_of(torch.full((1, 16, 24), depth))
+    still = torch.eye(4)[None]
+    found = view_synthesis_loss([disparity], images, other, shifted, still, pose, camera(1))
+    inside = ~found.masked[0]
+    assert inside[:, :-2].all()
+    assert float(found.loss) < 0.05
+    swapped = view_synthesis_loss([disparity], images, shifted, other, pose, still, camera(1))
+    assert torch.allclose(found.loss, swapped.loss)
+    assert torch.equal(swapped.previous.images, found.following.images)
+
+
+def test_moving_things_are_left_out(street: Batch) -> None:
+    """What the frame shows inside the mask changes neither loss nor gradient."""
+    moving = torch.zeros(2, *SIZE, dtype=torch.bool)
+    moving[:, 20:40, 30:60] = True
+    repainted = street.images.clone()
+    repainted[..., 21:39, 31:59] = 0.5  # SSIM looks one pixel further
+    neighbours = [street.extras[n] for n in ("previous", "next", "pose_previous", "pose_next", "intrinsics")]
+    found = []
+    for images in (street.images, repainted):
+        flat = torch.full((2, *SIZE), 0.01, requires_grad=True)  # without edges, so that no smoothness comes in
+        seen = view_synthesis_loss([flat], images, *neighbours, moving=moving)
+        found.append((seen.loss, torch.autograd.grad(seen.loss.sum(), flat)[0], seen.masked))
+    (loss, gradient, masked), again = found[0], found[1]
+    assert torch.equal(loss, again[0])
+    assert torch.equal(gradient, again[1])
+    assert masked[moving].all()
+    assert (gradient[:, 21:39, 31:59] == 0).all()
+    everything = view_synthesis_loss([flat], street.images, *neighbours, moving=torch.ones_like(moving))
+    assert everything.loss.tolist() == [0, 0]
+    assert (torch.autograd.grad(everything.loss.sum(), flat)[0] == 0).all()
+
+
+def test_scales_are_averaged_and_flat_ones_agree() -> None:
+    """A disparity that is the same everywhere is the same at any size, and costs nothing in smoothness."""
+    images, other = noise(1, 3, 16, 24), noise(1, 3, 16, 24, seed=1)
+    pose = rigid_pose(torch.zeros(1, 3), torch.tensor([[0.1, 0, -0.2]]))
+    flat = [torch.full((1, 16 // 2**i, 24 // 2**i), 0.02) for i in range(4)]
+    one = view_synthesis_loss(flat[:1], images, other, other, pose, pose, camera(1)).loss
+    four = view_synthesis_loss(flat, images, other, other, pose, pose, camera(1)).loss
+    assert torch.allclose(one, four)
+    ramp = torch.linspace(0.01, 0.03, 24).expand(1, 16, 24).contiguous()
+    bare = view_synthesis_loss([ramp], images, other, other, pose, pose, camera(1)).loss
+    doubled = view_synthesis_loss([ramp, ramp], images, other, other, pose, pose, camera(1)).loss
+    assert float(bare - doubled) == pytest.approx(SMOOTHNESS_WEIGHT / 4 * float(smoothness(ramp, images)), rel=1e-2)
+
+
+def test_a_point_outside_the_view_is_judged_by_the_other_neighbour() -> None:
+    images = noise(1, 3, 16, 24)
+    disparity = disparity_of(torch.full((1, 16, 24), 5.0))
+    away = rigid_pose(torch.zeros(1, 3), torch.tensor([[1000.0, 0, 0]]))
+    towards = rigid_pose(torch.zeros(1, 3), torch.tensor([[0.25, 0, 0]]))
+    other = noise(1, 3, 16, 24, seed=1)
+    found = view_synthesis_loss([disparity], images, other, images.roll(1, -1), away, towards, camera(1))
+    assert not found.previous.valid.any()
+    assert not found.masked[0, :, :-2].any()
+    lost = view_synthesis_loss([disparity], images, other, other, away, away, camera(1))
+    assert lost.masked.all()
+    assert torch.allclose(lost.loss, photometric_error(images, other).mean())
+
+
+@pytest.mark.parametrize("what", ["disparity", "pose", "image"])
+def test_nan_stays_in_its_image_and_shows(street: Batch, what: str) -> None:
+    depth, pose, previous = (street.extras[n].clone() for n in ("depth", "pose_next", "previous"))
+    {"disparity": depth, "pose": pose, "image": previous}[what][1] = torch.nan
+    loss = loss_of(street, depth=depth, pose_next=pose, previous=previous)
+    assert loss.isnan().tolist() == [False, True]
+
+
+def test_closed_forms_of_the_photometric_error() -> None:
+    images = noise(2, 3, 8, 9)
+    assert (photometric_error(images, images).abs() < 1e-6).all()
+    black, white = torch.zeros(1, 3, 5, 5), torch.ones(1, 3, 5, 5)
+    # flat images: SSIM is its brightness term alone, (2 a b + c) / (a^2 + b^2 + c) = c / (1 + c) with c = 1e-4
+    expected = 0.85 * (1 - 1e-4 / (1 + 1e-4)) / 2 + 0.15
+    assert torch.allclose(photometric_error(black, white), torch.full((1, 5, 5), expected))
+    assert torch.allclose(photometric_error(images, images.flip(0)), photometric_error(images.flip(0), images))
+
+
+def test_closed_forms_of_smoothness() -> None:
+    gray = torch.full((1, 3, 4, 5), 0.5)
+    assert float(smoothness(torch.full((1, 4, 5), 0.3), gray)) == 0
+    ramp = torch.arange(1.0, 6.0).expand(1, 4, 5)  # mean 3, steps of 1 to the right, none down
+    assert float(smoothness(ramp, gray)) == pytest.approx(1 / 3)
+    assert float(smoothness(7 * ramp, gray)) == pytest.approx(1 / 3)
+    step = torch.ones(1, 4, 5)
+    step[..., 2:] = 2  # mean 1.6; one of four steps to the right
+    edge = torch.zeros(1, 3, 4, 5)
+    edge[..., 2:] = 1
+    assert float(smoothness(step, gray)) == pytest.approx(1 / 1.6 / 4)
+    assert float(smoothness(step, edge)) == pytest.approx(math.exp(-1) / 1.6 / 4)  # an edge of the image forgives it
+
+
+def test_disparity_and_depth() -> None:
+    assert disparity_to_depth(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([100, 0.1])
+    depth = torch.tensor([0.1, 2.0, 30.0])
+    assert torch.allclose(disparity_to_depth(disparity_of(depth)), depth, rtol=1e-4)
+
+
+def test_other_sizes_are_told(street: Batch) -> None:
+    given = [street.extras[n] for n in ("next", "pose_previous", "pose_next", "intrinsics")]
+    with pytest.raises(ShapeError, match="expected disparities and three images of one size"):
+        view_synthesis_loss([street.extras["depth"]], street.images, street.images[..., :-1], *given)
+    with pytest.raises(ShapeError, match="got 0 disparities"):
+        view_synthesis_loss([], street.images, street.images, *given)
