@@ -15,8 +15,8 @@ import runs
 from robustseg import metrics
 from robustseg.panels import save_panel
 from robustseg.records import LabelSpace, RobustsegError
-from robustseg.report import page, q_figure, recall_figure, tables, words, write_report
-from robustseg.report.figures import moved_apart, q_interval, road_users
+from robustseg.report import page, q_figure, recall_figure, strength_figure, tables, words, write_report
+from robustseg.report.figures import moved_apart, q_interval, q_panels, road_users
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID_TAGS = {"meta", "link", "img", "br", "input"}
@@ -133,6 +133,34 @@ def test_figures_are_well_formed_and_show_noise_and_attack_together() -> None:
         names = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
         assert {"gaussian", "FGSM", "PGD L∞", "PGD L2", "first", "second"} <= set(names)
     assert q_figure([records[0]]) == ""
+
+
+def test_of_several_draws_the_mean_and_the_worst_of_each_image_are_drawn() -> None:
+    records = runs.run(("zoo:first",))
+    spec = "gaussian(rms='6/255')"
+    draws = [runs.record("zoo:first", spec, 0.3, rms=(6 + i) / 255, seed=i) for i in range(3)]
+    draws = [replace(draw, seed=i) for i, draw in enumerate(draws)]
+    (panel,) = q_panels([*records, *draws])
+    line = next(line for line in panel.lines if line.name == "gaussian")
+    point = next(p for p in line.points if spec in p.text)
+    assert len(line.points) == 4  # three records of one draw, and one point of three
+    values = [metrics.q(draw.counts, records[0].counts) for draw in draws]
+    assert point.y == pytest.approx(sum(values) / 3)
+    assert point.x == pytest.approx(7)
+    assert point.worst == metrics.worst([d.counts for d in draws]).miou / metrics.miou(records[0].counts)
+    assert point.worst < min(values)
+    assert "the mean of 3 draws; of the worst" in point.text
+    assert strength_figure([*records, *draws]).count('class="rs-worst"') == 2  # beside mIoU and beside Q
+    assert 'class="rs-worst"' not in strength_figure(records)
+
+
+def test_miou_stands_beside_q_on_one_axis() -> None:
+    svg = strength_figure(runs.run())
+    root = ElementTree.fromstring(svg)
+    assert 'aria-label="mIoU, % and Q, % of clean mIoU left against realised strength"' in svg
+    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [t for t in texts if t in ("first", "second")] == ["first", "first", "second", "second"]
+    assert [t for t in texts if t and t.startswith(("mIoU,", "Q,"))][:2] == ["mIoU, %", "Q, % of clean mIoU left"]
 
 
 def test_strength_zero_and_missing_strength_leave_the_figure_whole() -> None:

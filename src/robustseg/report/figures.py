@@ -10,7 +10,7 @@ import numpy as np
 from robustseg import metrics
 from robustseg.records import Record
 from robustseg.report.words import Family, family, family_names, network_names, percent
-from robustseg.summary import clean_of, mean_score
+from robustseg.summary import clean_of, conditions, mean_score
 
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
 
@@ -35,13 +35,18 @@ NOISES_DARK = ("#6fb1ec", "#58cbbb", "#a1aaf2", "#a9b5c2", "#8ccf7d", "#7dd0ec")
 
 
 class Point(NamedTuple):
-    """One measurement: strength, value, its interval (NaN ends where there is none), and a text to show."""
+    """One measurement: strength, value, its interval (NaN ends where there is none), and a text to show.
+
+    Of several draws of one perturbation (records that differ in seed alone), `y` is the mean over draws and `worst` what is
+    left where each image takes its worst draw; else `worst` is NaN.
+    """
 
     x: float
     y: float
     low: float
     high: float
     text: str
+    worst: float = math.nan
 
 
 class Line(NamedTuple):
@@ -55,10 +60,12 @@ class Line(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """One small figure of a grid."""
+    """One small figure of a grid; `clean` is the value of the clean run, NaN where it is not drawn."""
 
     title: str
     lines: list[Line]
+    y_label: str
+    clean: float
 
 
 def q_figure(records: Sequence[Record]) -> str:
@@ -67,22 +74,29 @@ def q_figure(records: Sequence[Record]) -> str:
     Args:
         records: of one data set; those without strength or without a clean record are left out.
     """
-    return _grid(q_panels(records), y_label="Q, % of clean mIoU left")
+    return _grid(q_panels(records))
 
 
 def q_panels(records: Sequence[Record]) -> list[Plot]:
     """The panels of `q_figure`."""
-    return _panels(records, _q_point)
+    return _panels(records, _q_point, "Q, % of clean mIoU left", lambda record: 1.0)
+
+
+def strength_figure(records: Sequence[Record]) -> str:
+    """mIoU beside Q against realised strength, a row a network; a stand-alone SVG. Records as for `q_figure`."""
+    panels = _panels(records, _miou_point, "mIoU, %", lambda record: metrics.miou(record.counts)) + q_panels(records)
+    titles = [panel.title for panel in panels]
+    return _grid(sorted(panels, key=lambda panel: titles.index(panel.title)))
 
 
 def recall_figure(records: Sequence[Record], position: int) -> str:
     """Recall of one class (by train id) against realised strength, one panel a network; a stand-alone SVG."""
-    panels = _panels(records, lambda record, clean: _recall_point(record, position))
-    levels: dict[str, float] = {}
-    for record in records:
-        if record.clean:
-            levels.setdefault(network_names(records)[record.network], metrics.class_recall(record.counts)[position])
-    return _grid(panels, y_label=f"recall of {records[0].label_space.names[position]}, %", levels=levels)
+
+    def recall(record: Record) -> float:
+        return float(metrics.class_recall(record.counts)[position])
+
+    y_label = f"recall of {records[0].label_space.names[position]}, %"
+    return _grid(_panels(records, lambda draws, _: _recall_point(draws, position), y_label, recall))
 
 
 def road_users(record: Record) -> list[int]:
@@ -90,22 +104,42 @@ def road_users(record: Record) -> list[int]:
     return [i for i, name in enumerate(record.label_space.names) if set(name.lower().split()) & ROAD_USERS]
 
 
-def _panels(records: Sequence[Record], point_of: Callable[[Record, Record | None], Point | None]) -> list[Plot]:
+def _panels(
+    records: Sequence[Record],
+    point_of: Callable[[Sequence[Record], Record | None], Point | None],
+    y_label: str,
+    level: Callable[[Record], float],
+) -> list[Plot]:
+    """One panel a network.
+
+    Args:
+        records: of one data set. point_of: of the draws of one perturbation, beside the clean record.
+        y_label: of the values. level: the value of a clean record.
+    """
     names, looks, networks = family_names(records), _looks(records), network_names(records)
     panels = []
     for spec in dict.fromkeys(r.network for r in records):
-        lines = []
+        lines, clean = [], next((r for r in records if r.network == spec and r.clean), None)
         for one, name in names.items():
             chosen = [r for r in records if r.network == spec and not r.clean and family(r) == one]
-            points = [p for r in chosen if (p := point_of(r, clean_of(r, records)))]
+            points = [p for draws in draws_of(chosen) if (p := point_of(draws, clean_of(draws[0], records)))]
             points = sorted((p for p in points if p.x > 0 and math.isfinite(p.y)), key=lambda p: p.x)
             if points:
                 mark, colour = looks[one._replace(source="")]
                 dashes = "5 3" if one.kind == "noise" else "1.5 3" if one.source else ""
                 lines.append(Line(name, colour, dashes, mark, points))
         if lines:
-            panels.append(Plot(networks[spec], lines))
+            panels.append(Plot(networks[spec], lines, y_label, level(clean) if clean else math.nan))
     return panels
+
+
+def draws_of(records: Sequence[Record]) -> list[list[Record]]:
+    """Records apart by everything but the seed: the draws of one perturbation."""
+    found: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        key = record.perturbation, record.source, record.source_weights, conditions(record)
+        found.setdefault(key, []).append(record)
+    return list(found.values())
 
 
 def _looks(records: Sequence[Record]) -> dict[Family, tuple[int, str]]:
@@ -119,16 +153,35 @@ def _looks(records: Sequence[Record]) -> dict[Family, tuple[int, str]]:
     return looks
 
 
-def _q_point(record: Record, clean: Record | None) -> Point | None:
+def _q_point(draws: Sequence[Record], clean: Record | None) -> Point | None:
     if clean is None:
         return None
-    found = q_interval(record, clean)
-    x = 255 * mean_score(record, "rms")
-    text = f"{record.perturbation}\nQ {percent(found.value)} %"
-    if math.isfinite(found.low):
-        text += f" ({percent(found.low)} to {percent(found.high)})"
-    text += f"\nmIoU {percent(metrics.miou(record.counts))} %, RMS {x:.2f}/255"
-    return Point(x, found.value, found.low, found.high, text)
+    found = [q_interval(record, clean) for record in draws]
+    below = metrics.miou(clean.counts)
+    return _point(draws, found, "Q", _worst_miou(draws) / below if below > 0 else math.nan)
+
+
+def _miou_point(draws: Sequence[Record], _: Record | None) -> Point:
+    found = [metrics.interval(metrics.miou(r.counts), metrics.image_miou(metrics.resample(r.counts))) for r in draws]
+    return _point(draws, found, "mIoU", _worst_miou(draws))
+
+
+def _worst_miou(draws: Sequence[Record]) -> float:
+    return metrics.worst([record.counts for record in draws]).miou
+
+
+def _point(draws: Sequence[Record], found: Sequence[metrics.Interval], name: str, worst: float = math.nan) -> Point:
+    """The mean over draws; the interval of a single one."""
+    value = float(np.mean([one.value for one in found]))
+    x = 255 * float(np.mean([mean_score(record, "rms") for record in draws]))
+    low, high = found[0][1:] if len(found) == 1 else (math.nan, math.nan)
+    text = f"{draws[0].perturbation}\n{name} {percent(value)} %"
+    if math.isfinite(low):
+        text += f" ({percent(low)} to {percent(high)})"
+    if len(draws) == 1:
+        return Point(x, value, low, high, f"{text}, RMS {x:.2f}/255")
+    text += f", the mean of {len(draws)} draws" + (f"; of the worst {percent(worst)} %" if math.isfinite(worst) else "")
+    return Point(x, value, low, high, f"{text}\nRMS {x:.2f}/255", worst)
 
 
 def q_interval(record: Record, clean: Record, images: Sequence[int] | None = None) -> metrics.Interval:
@@ -139,22 +192,21 @@ def q_interval(record: Record, clean: Record, images: Sequence[int] | None = Non
     return metrics.interval(metrics.q(record.counts, clean.counts, images), samples)
 
 
-def _recall_point(record: Record, position: int) -> Point | None:
-    value = float(metrics.class_recall(record.counts)[position])
-    x = 255 * mean_score(record, "rms")
-    drawn = metrics.resample(record.counts)
-    tp, labelled = drawn.tp[:, position], drawn.tp[:, position] + drawn.fn[:, position]
-    samples = np.divide(tp, labelled, out=np.full(len(tp), np.nan), where=labelled > 0)
-    found = metrics.interval(value, samples)
-    text = f"{record.perturbation}\nrecall {percent(value)} %, RMS {x:.2f}/255"
-    return Point(x, value, found.low, found.high, text)
+def _recall_point(draws: Sequence[Record], position: int) -> Point:
+    found = []
+    for record in draws:
+        drawn = metrics.resample(record.counts)
+        tp, labelled = drawn.tp[:, position], drawn.tp[:, position] + drawn.fn[:, position]
+        samples = np.divide(tp, labelled, out=np.full(len(tp), np.nan), where=labelled > 0)
+        found.append(metrics.interval(float(metrics.class_recall(record.counts)[position]), samples))
+    return _point(draws, found, "recall")
 
 
 PLOT, HEIGHT, LEFT, TOP, BOTTOM = 362, 340, 40, 48, 44
 """Of one panel, pixels: the width of the plot, the height of all, and the margins."""
 
 
-def _grid(panels: Sequence[Plot], *, y_label: str, levels: dict[str, float] | None = None) -> str:
+def _grid(panels: Sequence[Plot]) -> str:
     if not panels:
         return ""
     points = [p for panel in panels for line in panel.lines for p in line.points]
@@ -165,16 +217,15 @@ def _grid(panels: Sequence[Plot], *, y_label: str, levels: dict[str, float] | No
     scale = Scale((math.log2(low / widen), math.log2(high * widen)), top, right, bottom)
     longest = max(len(_cut(line.name)) for panel in panels for line in panel.lines)
     width, columns = right + 34 + round(6.9 * longest), min(2, len(panels))
-    body = []
+    body, labels = [], " and ".join(dict.fromkeys(panel.y_label for panel in panels))
     for i, panel in enumerate(panels):
-        clean = 1.0 if levels is None else levels.get(panel.title, math.nan)
-        parts = [_axes(panel.title, y_label, scale), *(_curve(line, scale) for line in panel.lines)]
-        parts.append(_labels(panel.lines, clean, scale))
+        parts = [_axes(panel.title, panel.y_label, scale), *(_curve(line, scale) for line in panel.lines)]
+        parts.append(_labels(panel.lines, panel.clean, scale))
         body.append(f'<g transform="translate({i % columns * width} {i // columns * HEIGHT})">{"".join(parts)}</g>')
     all_width, all_height = columns * width, -(-len(panels) // columns) * HEIGHT
     return (
         f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {all_width} {all_height}" width="{all_width}" role="img" '
-        f'aria-label="{escape(y_label)} against realised strength"><style>{_style()}</style>{"".join(body)}</svg>'
+        f'aria-label="{escape(labels)} against realised strength"><style>{_style()}</style>{"".join(body)}</svg>'
     )
 
 
@@ -222,6 +273,9 @@ def _curve(line: Line, scale: Scale) -> str:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
     dashes = f' stroke-dasharray="{line.dashes}"' if line.dashes else ""
     parts = [f'<path class="rs-line" d="{path}"{dashes}/>']
+    low = [f"{scale.across(p.x):.1f} {scale.down(p.worst):.1f}" for p in line.points if math.isfinite(p.worst)]
+    if low:
+        parts.append(f'<path class="rs-worst" d="M{"L".join(low)}"/>')
     for (x, y), point in zip(at, line.points, strict=True):
         if math.isfinite(point.low):
             ends = f"M{x:.1f} {scale.down(point.low):.1f}V{scale.down(point.high):.1f}"
@@ -292,6 +346,7 @@ def _style() -> str:
         ".rs-tick,.rs-axis{opacity:.66;font-size:11px}.rs-rule{stroke:currentColor;opacity:.1}"
         ".rs-mark{stroke:currentColor;opacity:.4}.rs-level{stroke:currentColor;opacity:.55;stroke-dasharray:1.5 3}"
         ".rs-line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}"
+        ".rs-worst{fill:none;stroke:currentColor;stroke-width:.9;opacity:.7}"
         ".rs-whisker{stroke:currentColor;stroke-width:1.2;opacity:.45}.rs-leader{fill:none;stroke:currentColor;"
         "stroke-width:.8;opacity:.4}.rs-point{fill:currentColor}.rs-point:hover{stroke:currentColor;stroke-width:3}"
         ".rs-name{font-size:11.5px}"

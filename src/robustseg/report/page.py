@@ -137,7 +137,8 @@ def _strength(group: tables.Group) -> str:
         "<h3>What is left at which strength</h3>"
         '<p class="note">Q is the mIoU of a network on perturbed images over its mIoU on the clean ones. Noise (dashed) '
         "and attacks (solid) share one axis: the root mean square change of a value that was realised after clipping. "
-        "Whiskers: 95 % intervals from blocks of 15 frames, paired with the clean run; none under 30 images.</p>"
+        "Whiskers: 95 % intervals from blocks of 15 frames, paired with the clean run; none under 30 images. Of several draws "
+        "(runs that differ in --seed alone) the line is the mean, and below it, thin, each image takes its worst draw.</p>"
         f'<div class="figure">{_inline(figure)}</div>{_table(tables.halving(group), group, short=True)}'
     )
 
