@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from robustseg import registry
-from robustseg.datasets.frames import Frames, _Video
+from robustseg.datasets.frames import Frames, Video
 from robustseg.records import DatasetNotFound, MissingExtra, RobustsegError, SpecError
 from robustseg.spaces import CITYSCAPES
 from robustseg.testing import check_dataset
@@ -84,7 +84,7 @@ def test_a_video_conforms_and_reads_alike_in_any_order(video: Path) -> None:
 
 def test_in_order_each_frame_is_decoded_once(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeks = []
-    monkeypatch.setattr(_Video, "_from", lambda self, time, real=_Video._from: seeks.append(time) or real(self, time))
+    monkeypatch.setattr(Video, "_from", lambda self, time, real=Video._from: seeks.append(time) or real(self, time))
     data = Frames(str(video))
     for i in range(len(data)):
         data[i]
@@ -103,7 +103,7 @@ def test_a_cut_video_gives_what_is_there_and_says_the_rest(video: Path, tmp_path
 
 
 def test_a_frame_that_cannot_be_decoded_is_one_sentence(video: Path) -> None:
-    data = _Video(video)
+    data = Video(video)
     data._times[5] += 1  # a time that no frame has
     with pytest.raises(RobustsegError, match="expected to read frame 5 from"):
         data[5]

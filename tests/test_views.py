@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 
-from robustseg.datasets.views import Resized, Spread, batches, resize_image, resize_labels
+from robustseg.datasets.streets import Streets
+from robustseg.datasets.views import Resized, Spread, batches, resize_image, resize_intrinsics, resize_labels
+from robustseg.geometry import warp
 from robustseg.records import SpecError
 from robustseg.testing import check_dataset, gray_space
 from robustseg.types import Sample
@@ -101,3 +103,50 @@ def test_views_keep_size_and_files():
     view = Spread(Resized(data, (2, 2)), 2)
     assert (view.size, view.files) == ((2, 2), ("classes.txt",))
     assert Spread(data, 2).size is None
+
+
+class Street:
+    """One frame with everything that is known of it, at 48x96."""
+
+    spec, label_space, ids = "street", gray_space(11), ("street_0",)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return Streets(scenes=1, frames=1, size=(48, 96), neighbours=True)[0]
+
+
+def test_resized_takes_neighbours_camera_and_maps_along():
+    """A resized triplet still warps onto its frame, and the road is where it was."""
+    whole, sample = Street()[0], Resized(Street(), (32, 80))[0]
+    extras = sample.extras
+    assert set(extras) == set(whole.extras)
+    assert {n: tuple(extras[n].shape) for n in ("next", "depth", "moving")} == {
+        "next": (3, 32, 80),
+        "depth": (32, 80),
+        "moving": (32, 80),
+    }
+    assert extras["moving"].dtype == torch.bool
+    assert torch.equal(extras["pose_next"], whole.extras["pose_next"])
+    assert set(extras["depth"].unique().tolist()) <= set(whole.extras["depth"].unique().tolist())
+    batch = {name: value[None] for name, value in extras.items()}
+    errors = {}
+    for name, k in {"fitted": batch["intrinsics"], "as it was": whole.extras["intrinsics"][None]}.items():
+        warped = warp(batch["next"], batch["depth"], batch["pose_next"], k)
+        seen = warped.valid[0] & ~extras["moving"]
+        errors[name] = float((warped.images[0] - sample.image).abs().mean(0)[seen].mean())
+    unwarped = float((extras["next"] - sample.image).abs().mean())
+    assert errors["fitted"] < 0.7 * unwarped
+    assert errors["fitted"] < 0.7 * errors["as it was"]
+
+
+def test_convention_intrinsics_keep_the_rays_through_borders():
+    """The border of the image, half a pixel outside its first centre, is hit by the same ray at any size."""
+    k = torch.tensor([[50.0, 0, 20], [0, 40, 9], [0, 0, 1]])
+    small = resize_intrinsics(k, (24, 48), (12, 16))
+    for matrix, (height, width) in ((k, (24, 48)), (small, (12, 16))):
+        corners = torch.tensor([[-0.5, -0.5, 1], [width - 0.5, height - 0.5, 1]]).T
+        rays = torch.linalg.inv(matrix) @ corners
+        assert torch.allclose(rays, torch.tensor([[-20.5 / 50, 27.5 / 50], [-9.5 / 40, 14.5 / 40], [1, 1]]))
+    assert torch.allclose(resize_intrinsics(small, (12, 16), (24, 48)), k)

@@ -48,3 +48,53 @@ def folder(root: Path, sizes: dict[str, tuple[int, int]], *, values: tuple[int, 
         write_image(root / "images" / name, size, seed=i)
         write_mask(root / "labels" / f"{Path(name).stem}.png", list(values), size)
     return root
+
+
+def depth_map(path: Path, metres: np.ndarray) -> Path:
+    """A 16-bit PNG of metres times 256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.asarray(metres) * 256).astype(np.uint16)).save(path)
+    return path
+
+
+def pose_line(z: float) -> str:
+    """World from a camera that has driven `z` metres, as KITTI writes it."""
+    return " ".join(map(str, np.hstack([np.eye(3), [[0], [0], [z]]]).ravel()))
+
+
+def kitti_odometry(root: Path, *, sequences: tuple[str, ...] = ("00", "06"), frames: int = 4) -> Path:
+    """KITTI's odometry tree; every frame half a metre on. Camera 2 stands 0.25 m to the left of camera 0."""
+    for name in sequences:
+        place = root / "sequences" / name
+        for i in range(frames):
+            write_image(place / "image_2" / f"{i:06d}.png", (6, 8), seed=i)
+        projection = "10 0 3.5 {} 0 12 2.5 0 0 0 1 0"
+        (place / "calib.txt").write_text(f"P0: {projection.format(0)}\nP2: {projection.format(2.5)}\n")
+        (root / "poses").mkdir(exist_ok=True)
+        (root / "poses" / f"{name}.txt").write_text("\n".join(pose_line(0.5 * i) for i in range(frames)))
+    return root
+
+
+def kitti_raw(root: Path, *, frames: int = 4) -> Path:
+    """KITTI's raw tree under `raw` and annotated depth of the second frame, 7 m everywhere, under `depth`."""
+    date, drive = "2011_09_26", "2011_09_26_drive_0001_sync"
+    for i in range(frames):
+        write_image(root / "raw" / date / drive / "image_02" / "data" / f"{i:010d}.png", (6, 8), seed=i)
+    calibration = "calib_time: 09-Jan-2012 13:57:47\ncorner_dist: 9.9e-02\nP_rect_02: 10 0 3.5 2.5 0 12 2.5 0 0 0 1 0\n"
+    (root / "raw" / date / "calib_cam_to_cam.txt").write_text(calibration)
+    inside = Path("train") / drive / "proj_depth" / "groundtruth" / "image_02"
+    depth_map(root / "depth" / inside / "0000000001.png", np.full((6, 8), 7.0))
+    return root
+
+
+def cityscapes_video(root: Path, *, cities: tuple[str, ...] = ("aachen", "bochum"), frames: int = 5) -> Path:
+    """Two snippets a city, of which only the second frame has a calibration."""
+    for city in cities:
+        for snippet in range(2):
+            for i in range(frames):
+                name = f"{city}_{snippet:06d}_{i + 10 * snippet:06d}"
+                write_image(root / "leftImg8bit_sequence" / "train" / city / f"{name}_leftImg8bit.png", (6, 8), seed=i)
+            camera = root / "camera" / "train" / city / f"{city}_{snippet:06d}_{1 + 10 * snippet:06d}_camera.json"
+            camera.parent.mkdir(parents=True, exist_ok=True)
+            camera.write_text('{"intrinsic": {"fx": 10, "fy": 12, "u0": 3.5, "v0": 2.5}}')
+    return root

@@ -109,8 +109,8 @@ class Sample:
     Args:
         image: float32 `[3, h, w]` in [0, 1]. labels: int64 `[h, w]`, train ids, void 255.
         id: unique within the data set; frames of one sequence share what stands before the last underscore.
-        extras: named tensors without a batch axis: `depth [h, w]` (metres), `intrinsics [3, 3]`, `pose_next [4, 4]`,
-            `moving [h, w]` (bool), `next [3, h, w]` and so on.
+        extras: named tensors without a batch axis: `depth [h, w]` (metres, 0 unknown), `intrinsics [3, 3]`,
+            `pose_next [4, 4]`, `moving [h, w]` (bool), `next [3, h, w]` and so on.
     """
 
     image: Float[Tensor, "3 h w"]

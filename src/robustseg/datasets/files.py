@@ -74,6 +74,37 @@ def read_mask(path: Path, size: Sequence[int]) -> Tensor:
     return torch.from_numpy(values > 0)
 
 
+def read_depth(path: Path, size: Sequence[int]) -> Tensor:
+    """Measured depth in metres, float32 `[h, w]`, 0 where there is none: a 16-bit PNG of metres times 256, as KITTI's.
+
+    Args:
+        path: of the PNG. size: (height, width) that it must have.
+
+    Raises:
+        RobustsegError: no usable file. ShapeError: another size.
+    """
+    try:
+        with Image.open(path) as file:
+            values = np.array(file)
+    except FileNotFoundError as error:
+        raise DatasetNotFound(f"expected a depth map at '{path}', got none; try the tree of this data set") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RobustsegError(
+            f"expected a readable depth map in '{path}', got '{error}'; try copying this file again"
+        ) from error
+    if values.ndim != 2 or values.dtype not in (np.uint16, np.int32):
+        raise RobustsegError(
+            f"expected 16 bits a pixel in '{path}', got {values.dtype.itemsize * 8} in {values.ndim} axes; "
+            "try the PNG of metres times 256"
+        )
+    if values.shape != tuple(size):
+        raise ShapeError(
+            f"expected depth of the image's size {size[1]}x{size[0]} in '{path}', "
+            f"got {values.shape[1]}x{values.shape[0]}; try the depth map that belongs to this image"
+        )
+    return torch.from_numpy(values.astype(np.float32) / 256)
+
+
 def _open(path: Path, mode: str | None) -> np.ndarray:
     try:
         with Image.open(path) as file:

@@ -49,12 +49,9 @@ class Frames:
         self.spec = f"frames(path={path!r}{named}{f', classes={space}' if classes != 'camvid' else ''})"
         self.height = height
         self.files: tuple[Path, ...] = ()
-        place = Path(path)
-        self._source: _Images | _Video
-        if place.is_file() and place.suffix.lower() not in IMAGE_SUFFIXES:
-            self._source, self.files = _Video(place), (place,)
-        else:
-            self._source = _Images(place)
+        self._source = frames_at(path)
+        if isinstance(self._source, Video):
+            self.files = (self._source.path,)
         self._indices = range(0, len(self._source), every)
         self.ids = tuple(self._source.name(i) for i in self._indices)
 
@@ -68,7 +65,18 @@ class Frames:
         return Sample(image, torch.full(image.shape[-2:], IGNORE), self.ids[index])
 
 
-class _Images:
+def frames_at(path: str) -> "Images | Video":
+    """The frames of a folder of images, of a pattern of image files or of a video, by number.
+
+    Raises:
+        DatasetNotFound: there is nothing there. MissingExtra: a video, without PyAV. RobustsegError: no video.
+    """
+    place = Path(path)
+    video = place.is_file() and place.suffix.lower() not in IMAGE_SUFFIXES
+    return Video(place) if video else Images(place)
+
+
+class Images:
     """Image files, by name; those of one folder are frames of one sequence."""
 
     def __init__(self, place: Path):
@@ -98,7 +106,7 @@ class _Images:
         return read_image(self.paths[index])
 
 
-class _Video:
+class Video:
     """The frames of a video file by number; in order each is decoded once, out of order from the key frame before.
 
     Raises:

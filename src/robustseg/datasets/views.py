@@ -48,7 +48,11 @@ class Spread(Chosen):
 
 
 class Resized:
-    """A data set at another size: images bilinear with antialiasing, labels nearest; extras are left out."""
+    """A data set at another size: images bilinear with antialiasing, labels and other maps nearest, intrinsics to fit.
+
+    Poses stay, and so do extras that are no maps of the image's size. Of sparse depth only what lies nearest to a new
+    pixel's centre is left: measure that at its own size.
+    """
 
     def __init__(self, data: Dataset, size: tuple[int, int]):
         if min(size) < 1:
@@ -66,7 +70,20 @@ class Resized:
         sample = self._data[index]
         if tuple(sample.image.shape[-2:]) == self.size:
             return sample
-        return Sample(resize_image(sample.image, self.size), resize_labels(sample.labels, self.size), sample.id)
+        before = sample.image.shape[-2:]
+        extras = {name: _resize_extra(name, value, before, self.size) for name, value in sample.extras.items()}
+        image, labels = resize_image(sample.image, self.size), resize_labels(sample.labels, self.size)
+        return Sample(image, labels, sample.id, extras)
+
+
+def _resize_extra(name: str, value: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    if name == "intrinsics":
+        return resize_intrinsics(value, before, after)
+    if value.shape[-2:] != tuple(before):
+        return value
+    if value.ndim == 3:
+        return resize_image(value, (after[0], after[1]))
+    return F.interpolate(value[None, None].float(), tuple(after), mode="nearest-exact")[0, 0].to(value.dtype)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -78,6 +95,19 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels `[h, w]` at another size: the label under each new pixel's centre."""
     return F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].to(torch.int64)
+
+
+def resize_intrinsics(intrinsics: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Intrinsics `[3, 3]` of an image that went from one (height, width) to another.
+
+    Pixel centres are whole numbers and borders half a pixel outside, so `x -> (x + 0.5) * factor - 0.5`.
+    """
+    resized = intrinsics.clone()
+    for row, axis in ((0, 1), (1, 0)):
+        factor = after[axis] / before[axis]
+        resized[row] = intrinsics[row] * factor
+        resized[row, 2] += factor / 2 - 0.5
+    return resized
 
 
 def batches(data: Dataset, batch_size: int, *, start: int = 0) -> Iterator[Batch]:

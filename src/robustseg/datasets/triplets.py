@@ -1,0 +1,209 @@
+"""Video for learning depth: each frame with the frames before and after it, and what is known of the camera. Void labels.
+
+Everything here is made of drives, the frames of one camera in order; `Triplets` turns drives into samples. `clip` takes any
+video file or folder of frames; other files of this room read the trees of KITTI, Cityscapes and DGP.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robustseg.datasets.files import read_depth
+from robustseg.datasets.frames import Images, Video, frames_at
+from robustseg.datasets.streets import parse_size
+from robustseg.datasets.views import resize_image, resize_intrinsics
+from robustseg.records import IGNORE, RobustsegError, SpecError
+from robustseg.registry import dataset
+from robustseg.spaces import Classes, classes_text, label_space
+from robustseg.types import Sample
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The frames of one camera, in order and evenly spaced.
+
+    Args:
+        ids: one a frame, with the number of the frame behind the last underscore.
+        read: frame by its place -> float32 `[3, h, w]` in [0, 1].
+        intrinsics: `[3, 3]`, pixels; None: not known.
+        poses: float64 `[n, 4, 4]`, the world from the camera of each frame, metres; None: not known.
+        depths: place -> a 16-bit PNG of metres times 256, 0 where nothing was measured; a frame without one has depth 0.
+    """
+
+    ids: Sequence[str]
+    read: Callable[[int], Tensor]
+    intrinsics: Tensor | None = None
+    poses: np.ndarray | None = None
+    depths: Mapping[int, Path] = field(default_factory=dict)
+
+
+class Triplets:
+    """Frames with their neighbours: the extras `previous` and `next`, and as far as the drive knows them `intrinsics`,
+    `pose_previous`, `pose_next` and `depth`. A frame without both neighbours in its drive is only a neighbour itself.
+
+    Args:
+        drives: where the frames come from. spec: the text that rebuilds it but for `step` and `classes`.
+        step: how many frames before and after the neighbours are.
+        classes: the label space to stand beside labelled data; no pixel has a label of it.
+        neighbours: without them every frame is a sample, for measuring depth.
+        files: those that tell this data from others of the same spec.
+
+    Raises:
+        SpecError: `step` is not positive. RobustsegError: no drive is long enough; later, a frame cannot be read, or the
+            frames of a drive change their size.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[Drive],
+        *,
+        spec: str,
+        step: int = 1,
+        classes: Classes = "camvid",
+        neighbours: bool = True,
+        files: Sequence[Path] = (),
+    ):
+        if step < 1:
+            raise SpecError(f"expected a step of at least 1 frame, got {step}; try step=1")
+        reach = step if neighbours else 0
+        self._places = [(drive, i) for drive in drives for i in range(reach, len(drive.ids) - reach)]
+        if not self._places:
+            longest = max((len(drive.ids) for drive in drives), default=0)
+            raise RobustsegError(
+                f"expected a drive of at least {2 * reach + 1} frames in {spec}, got {longest} at most; "
+                "try a longer video or a smaller step"
+            )
+        self.label_space, self.step, self._neighbours = label_space(classes), step, neighbours
+        space = classes_text(self.label_space)
+        self.spec = f"{spec.removesuffix(')')}{f', step={step}' * (step > 1)}, classes={space})"
+        self.files = tuple(files)
+        self.ids = tuple(drive.ids[i] for drive, i in self._places)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        drive, at = self._places[index]
+        image = drive.read(at)
+        extras = {} if drive.intrinsics is None else {"intrinsics": drive.intrinsics}
+        if drive.depths:
+            known = drive.depths.get(at)
+            extras["depth"] = torch.zeros(image.shape[1:]) if known is None else read_depth(known, image.shape[1:])
+        for name, there in (("previous", at - self.step), ("next", at + self.step)) if self._neighbours else ():
+            extras[name] = drive.read(there)
+            if extras[name].shape != image.shape:
+                sizes = [f"{x.shape[2]}x{x.shape[1]}" for x in (image, extras[name])]
+                raise RobustsegError(
+                    f"expected frames of one size, got {sizes[0]} in '{drive.ids[at]}' and {sizes[1]} in "
+                    f"'{drive.ids[there]}'; try one video a clip"
+                )
+            if drive.poses is not None:
+                pose = np.linalg.inv(drive.poses[there]) @ drive.poses[at]
+                extras[f"pose_{name}"] = torch.from_numpy(pose).float()
+        return Sample(image, torch.full(image.shape[1:], IGNORE), self.ids[index], extras)
+
+
+@dataset("clip")
+def clip(
+    path: str,
+    *,
+    intrinsics: Sequence[float] | None = None,
+    step: int = 1,
+    size: str | None = None,
+    classes: Classes = "camvid",
+) -> Triplets:
+    """Any video file or folder of frames as triplets: `clip('drive.mp4', intrinsics=(721.5, 721.5, 609.6, 172.9))`.
+
+    A video is decoded once, into memory as 8-bit values, when its first sample is read; grey frames become three equal
+    colours.
+
+    Args:
+        path: a video (needs the extra `video`), a folder of frames or a pattern of image files, in order by name.
+        intrinsics: focal lengths and centre `(fx, fy, cx, cy)` in pixels of the frames as they are; None: not known, and
+            for the training to learn.
+        step: how many frames before and after the neighbours are; 1 of a slow camera is too near to tell depth.
+        size: `'HxW'`, bilinear; None: as they are.
+        classes: the label space to stand beside labelled data.
+
+    Raises:
+        DatasetNotFound: there is nothing there. SpecError: an argument makes no sense. RobustsegError: fewer frames than
+            a triplet, or no video that can be read.
+    """
+    source = frames_at(path)
+    wanted = None if size is None else parse_size(size)
+    given = f", intrinsics={tuple(intrinsics)!r}" if intrinsics is not None else ""
+    given += f", size='{wanted[0]}x{wanted[1]}'" if wanted else ""
+    camera = None
+    if intrinsics is not None:
+        before = size_of(source[0])
+        camera = camera_matrix(intrinsics, before, of=path)
+        camera = resize_intrinsics(camera, before, wanted or before)
+    frames = _Decoded(source, wanted) if isinstance(source, Video) else _Read(source, wanted)
+    drive = Drive([source.name(i) for i in range(len(source))], frames.__getitem__, camera)
+    files = (Path(path),) if isinstance(source, Video) else ()
+    return Triplets([drive], spec=f"clip(path={path!r}{given})", step=step, classes=classes, files=files)
+
+
+class _Read:
+    """Frames of a source, read when asked for, at one size if there is one wanted."""
+
+    def __init__(self, source: Images | Video, size: tuple[int, int] | None):
+        self._source, self._size = source, size
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self._source[index]
+        return image if self._size is None else resize_image(image, self._size)
+
+
+class _Decoded(_Read):
+    """The same from memory: all frames are decoded in order at the first use, as reading a video out of order is slow."""
+
+    @functools.cached_property
+    def _frames(self) -> list[Tensor]:
+        whole = (_Read.__getitem__(self, i) for i in range(len(self._source)))
+        return [(image * 255).round().to(torch.uint8) for image in whole]
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._frames[index].float() / 255
+
+
+def size_of(image: Tensor | Path) -> tuple[int, int]:
+    """(height, width) of an image `[3, h, w]`, or of an image file, of which only the head is read.
+
+    Raises:
+        RobustsegError: no image that can be read.
+    """
+    if isinstance(image, Tensor):
+        return int(image.shape[1]), int(image.shape[2])
+    try:
+        with Image.open(image) as file:
+            return file.height, file.width
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RobustsegError(f"expected an image in '{image}', got '{error}'; try copying this file again") from error
+
+
+def camera_matrix(numbers: Sequence[float], size: tuple[int, int], *, of: object) -> Tensor:
+    """Intrinsics `[3, 3]` of `(fx, fy, cx, cy)`, pixels of an image of (height, width).
+
+    Args:
+        numbers: the four. size: of the images. of: what they belong to, for the error.
+
+    Raises:
+        SpecError: a focal length is not positive, or the centre is outside the image.
+    """
+    fx, fy, cx, cy = numbers if len(numbers) == 4 else (math.nan,) * 4
+    height, width = size
+    inside = -0.5 <= cx <= width - 0.5 and -0.5 <= cy <= height - 0.5
+    if not (0 < fx < math.inf and 0 < fy < math.inf and inside):
+        raise SpecError(
+            f"expected intrinsics (fx, fy, cx, cy) with focal lengths above 0 and the centre inside the {width}x{height} "
+            f"pixels of '{of}', got {tuple(numbers)}; try the calibration of this camera at this size"
+        )
+    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
