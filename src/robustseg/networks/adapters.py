@@ -102,14 +102,14 @@ class Adapted(Network):
                 "try the classes that the module was trained on, or others=N for outputs such as void"
             )
         if self.expects.input_size is not None:
-            return _resized(logits, images.shape[-2:])
-        return _resized(logits, prepared.shape[-2:])[..., : images.shape[-2], : images.shape[-1]]
+            return resized(logits, images.shape[-2:])
+        return resized(logits, prepared.shape[-2:])[..., : images.shape[-2], : images.shape[-1]]
 
     def prepare(self, images: Images) -> Tensor:
         """The images in the form that the module expects, `[b, 3, h', w']`."""
         form, x = self.expects, images
         if form.input_size is not None:
-            x = _resized(x, form.input_size)
+            x = resized(x, form.input_size)
         if form.divisor is not None:
             x = F.pad(x, (0, -x.shape[-1] % form.divisor, 0, -x.shape[-2] % form.divisor), mode="replicate")
         if form.bgr:
@@ -137,7 +137,8 @@ class Adapted(Network):
         return found
 
 
-def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Images or logits `[b, c, h, w]` at another (height, width), bilinear; themselves where it is theirs."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, (int(size[0]), int(size[1])), mode="bilinear", align_corners=False)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustseg.networks.around import Around
 from robustseg.types import Network
 
 
@@ -41,7 +42,7 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
 
 
 def _parts(network: Network) -> list[Network]:
-    """The networks that a watched one decides among, which no pass of its own leaves out; any other is itself."""
-    if not hasattr(network, "watch"):
+    """Those that a watched one decides among, and the one inside another, which no pass leaves out; any other is itself."""
+    if not (hasattr(network, "watch") or isinstance(network, Around)):
         return [network]
     return [part for child in network.children() if isinstance(child, Network) for part in _parts(child)]
