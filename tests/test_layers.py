@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "robustseg"
 LAYERS = [  # low to high; neighbours on a line do not know each other
     {"records"},
     {"spaces"},
-    {"metrics", "types", "panels"},
+    {"metrics", "depth_metrics", "types", "panels"},
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "findings"},
     {"attacks", "networks", "datasets", "noise", "saved", "photometric"},
@@ -23,7 +23,18 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-TORCH_FREE = {"records", "spaces", "metrics", "panels", "summary", "findings", "registry", "report", "cli"}
+TORCH_FREE = {
+    "records",
+    "spaces",
+    "metrics",
+    "depth_metrics",
+    "panels",
+    "summary",
+    "findings",
+    "registry",
+    "report",
+    "cli",
+}
 
 
 def room_of(file: Path) -> str:
