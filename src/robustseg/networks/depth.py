@@ -1,0 +1,205 @@
+"""Segmentation and depth from one encoder: two decoders that share every feature, and nothing else.
+
+At test time only the encoder and the segmentation decoder run; depth is for training, and for who asks. Where the two
+decoders part, the gradients that flow back into the encoder are weighed against each other, which changes no output.
+
+Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020 (both tasks for robustness, the weights of the gradients);
+Godard et al., ICCV 2019 (decoder and disparities).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models._utils import IntermediateLayerGetter
+
+from robustseg.geometry import disparity_to_depth
+from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
+from robustseg.networks.erfnet import ERFNet
+from robustseg.records import SpecError
+from robustseg.registry import network
+from robustseg.spaces import Classes, classes_text, label_space
+from robustseg.types import Depth, Images, Logits, frozen
+
+CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
+"""Of a decoder at an n-th of the image's size."""
+SCALES = (1, 2, 4, 8)
+"""At which parts of the image's size there are disparities."""
+
+
+class Both(NamedTuple):
+    """Logits `[b, k, h, w]` of some images; disparities `[d, h / n, w / n]` of others, 0 to 1, for each n of `SCALES`."""
+
+    logits: Logits
+    disparities: tuple[Tensor, ...]
+
+
+class Decoder(nn.Module):
+    """From an encoder's features back to the image's size, in the form of a U-Net without batch norm.
+
+    A stage convolves, doubles the size by repeating pixels (the first need not), takes the encoder's features of its
+    size beside its own, and convolves again; the maps of some stages have a head each.
+
+    Args:
+        channels: of the encoder's features at each n-th of the image's size.
+        outputs: channels of a head. scales: at which n-ths of the image's size there is one.
+        width: factor on `CHANNELS`.
+
+    Source: Godard et al., ICCV 2019, supplement, table 5.
+    Differs: borders are repeated and not reflected, which needs two pixels where a small image has one.
+    """
+
+    def __init__(self, channels: Mapping[int, int], *, outputs: int, scales: tuple[int, ...], width: float):
+        super().__init__()
+        self.deepest, self.scales = str(max(channels)), tuple(map(str, scales))
+        before = channels[max(channels)]
+        self.first, self.second, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for part, most in CHANNELS.items():
+            if part > max(channels):
+                continue
+            own, skipped = max(4, round(width * most)), channels.get(part, 0) if part < max(channels) else 0
+            self.first[str(part)], self.second[str(part)] = _block(before, own), _block(own + skipped, own)
+            if part in scales:
+                self.heads[str(part)] = _convolution(own, outputs)
+            before = own
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """`[b, outputs, h / n, w / n]` for each n of `scales`, in its order."""
+        x = features[self.deepest]
+        found: dict[str, Tensor] = {}
+        for part, first in self.first.items():
+            x = first(x)
+            if part != self.deepest:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                if part in features:
+                    x = torch.cat([x, features[part]], 1)
+            x = self.second[part](x)
+            if part in self.scales:
+                found[part] = self.heads[part](x)
+        return tuple(found[scale] for scale in self.scales)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_convolution(inputs, outputs), nn.ELU(inplace=True))
+
+
+class TwoDecoders(nn.Module):
+    """An encoder, a segmentation decoder and a depth decoder; run as a module it gives logits alone.
+
+    Args:
+        encoder: images to features by the n-th of the image's size that they have: `{"2": …, "4": …}`.
+        classes: channels of the logits. width: factor on the channels of the decoders.
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int, width: float):
+        super().__init__()
+        self.encoder = encoder
+        with frozen(encoder), torch.no_grad():
+            channels = {int(part): x.shape[1] for part, x in encoder(torch.zeros(1, 3, 64, 64)).items()}
+        self.segmentation = Decoder(channels, outputs=classes, scales=(1,), width=width)
+        self.depth = Decoder(channels, outputs=1, scales=SCALES, width=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at the size of `x`."""
+        return self.segmentation(self.encoder(x))[0]
+
+    def disparities(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """`[b, h / n, w / n]`, 0 to 1, for each n of `SCALES`; see `geometry.disparity_to_depth`."""
+        return tuple(answer.squeeze(1).sigmoid() for answer in self.depth(features))
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """The same values; on the way back the gradient is multiplied by the factor.
+
+    Source: Klingner et al. 2020 (lambda and 1 - lambda; from their later code, SGDepth, `ScaledSplit`).
+    """
+    return _Scaled.apply(x, factor)
+
+
+def _encoder(name: str, width: float) -> tuple[nn.Module, Input]:
+    """The encoder, its tensors named as in the network it is from, and what it expects."""
+    if name == "erfnet":
+        return IntermediateLayerGetter(ERFNet(width=width), {"down1": "2", "stage1": "4", "stage2": "8"}), Input(
+            divisor=8
+        )
+    layers = {"relu": "2", "layer1": "4", "layer2": "8", "layer3": "16", "layer4": "32"}
+    whole = models.get_model(name, weights=None)
+    return IntermediateLayerGetter(whole, layers), Input(mean=IMAGENET_MEAN, std=IMAGENET_STD, divisor=32)
+
+
+@network("multitask")
+class MultiTask(Adapted):
+    """Segmentation with depth as a second task: as a network it labels images, and no depth is computed.
+
+    The depth decoder is trained by `robustseg train --video`; any other training leaves it as it is.
+
+    Args:
+        encoder: `resnet18`, `resnet34`, `resnet50`, … of torchvision, with images normalised as ImageNet, or `erfnet`.
+        classes: a label space, the name of a known one, class names or their number.
+        width: factor on the channels of the decoders and of ERFNet's encoder.
+
+    Raises:
+        SpecError: the encoder is unknown, or the width is not positive.
+
+    Source: Klingner, Bär, Fingscheidt, CVPR Workshops 2020.
+    Differs: the paper's text is not to be had; encoder, decoders and depth range are those of the authors' later code
+        (SGDepth), which also shares the first stage of the decoders.
+    """
+
+    def __init__(self, *, encoder: str = "resnet18", classes: Classes = "camvid", width: float = 1.0):
+        resnets = [name for name in models.list_models(module=models) if name.startswith("resnet")]
+        if encoder not in (*resnets, "erfnet"):
+            raise SpecError(f"expected an encoder of multitask, got '{encoder}'; try {', '.join(resnets)} or erfnet")
+        if not width > 0:
+            raise SpecError(f"expected a width above 0, got {width}; try width=1")
+        space = label_space(classes)
+        made, expects = _encoder(encoder, width)
+        spec = f"multitask(encoder={encoder!r}, classes={classes_text(space)}, width={width})"
+        super().__init__(TwoDecoders(made, len(space), width), space, expects, spec)
+        self.module: TwoDecoders
+        self.module.depth.requires_grad_(False)  # until a training asks for depth
+
+    def both(self, images: Images, frames: Images, weight: float) -> Both:
+        """Logits of some images and disparities of others of the same size, from one pass of the encoder.
+
+        Batch norm sees images and frames together.
+
+        Args:
+            images: `[b, 3, h, w]`. frames: `[d, 3, h, w]`; height and width are multiples of what the encoder halves to.
+            weight: lambda: into the encoder flows `weight` times the gradient from the depth decoder and `1 - weight`
+                times that from the segmentation decoder. With 0 the depth decoder does not run: frames count in
+                batch norm alone.
+        """
+        features = self.module.encoder(self.prepare(torch.cat([images, frames])))
+        mine = {part: scaled_gradient(x[: len(images)], 1 - weight) for part, x in features.items()}
+        logits = self.module.segmentation(mine)[0][..., : images.shape[-2], : images.shape[-1]]
+        if not weight:
+            return Both(logits, ())
+        theirs = {part: scaled_gradient(x[len(images) :], weight) for part, x in features.items()}
+        return Both(logits, self.module.disparities(theirs))
+
+    def disparities(self, frames: Images) -> tuple[Tensor, ...]:
+        """Disparities `[d, h / n, w / n]`, 0 to 1, for each n of `SCALES`, of frames padded as the encoder needs it."""
+        return self.module.disparities(self.module.encoder(self.prepare(frames)))
+
+    def depth(self, images: Images) -> Depth:
+        """Depth along the optical axis `[b, h, w]`, metres up to the one factor that video leaves open."""
+        return disparity_to_depth(self.disparities(images)[0])[:, : images.shape[-2], : images.shape[-1]]
