@@ -122,6 +122,15 @@ def build(kind: str, spec: str) -> Any:
     return _build(kind, _ByName(kind).visit(parse(spec)))
 
 
+def spelled(kind: str, spec: str) -> str:
+    """The one spelling of a spec, as what it builds carries it; nothing is built.
+
+    Raises:
+        SpecError: the text is no spec, or names nothing known.
+    """
+    return text_of(_ByName(kind).visit(parse(spec)))
+
+
 def parse(spec: str) -> ast.Call:
     """The call tree of a spec; a bare name is a call without arguments.
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning_fabric import Fabric
 
@@ -37,8 +37,8 @@ from robustseg.experiments.baer2020_claims import (
     row_name,
     tables,
 )
-from robustseg.experiments.pretraining import Pretraining, fabric_on, place_of
-from robustseg.experiments.study import SEEDS, Finding, write_study
+from robustseg.experiments.pretraining import Pretraining, buildable, fabric_on, pretrain, spec_of, untrained
+from robustseg.experiments.study import SEEDS, Cost, Finding, made_by, tier_of, write_study
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks import weights
 from robustseg.provenance import digest
@@ -91,10 +91,7 @@ def tier(name: str, data: str = "data") -> Tier:
     Raises:
         RobustsegError: there is no such tier.
     """
-    known = {"synthetic": _synthetic, "camvid": _camvid, "full": _full}
-    if name not in known:
-        raise RobustsegError(f"expected a tier, got '{name}'; try {', '.join(known)}")
-    return known[name](data)
+    return tier_of(name, {"synthetic": _synthetic, "camvid": _camvid, "full": _full})(data)
 
 
 def _synthetic(_: str) -> Tier:
@@ -168,13 +165,6 @@ def _full(data: str) -> Tier:
     )
 
 
-class Cost(NamedTuple):
-    """What a step will take; `seconds` None where it is done already."""
-
-    step: str
-    seconds: float
-
-
 @dataclass(frozen=True)
 class Measurement:
     """One call of `evaluate`: the roles that are measured, on which images, under which attack (None: clean)."""
@@ -242,9 +232,7 @@ def conclude(study: Tier, folder: Path) -> list[Finding]:
         "images": f"chosen on {names.choose}, reported on {names.report}",
         "beyond the paper": f"10/255, {study.steps} steps against one network, {max(1, study.steps // 2)} against several, "
         "bfloat16 passes, against down 2 of seed 0",
-        "commits": ", ".join(sorted({r.commit or "?" for r in records})),
-        "dates": ", ".join(sorted({r.started[:10] for r in records})),
-        "hours": f"{_hours(records):.2f} of measuring on {', '.join(sorted({r.device for r in records}))}",
+        **made_by(records),
     }
     title = "Baer et al. 2020: redundant networks with a layer-specific loss and majority vote"
     write_study(folder, title=title, about=about, tables=tables(figures), findings=found)
@@ -282,11 +270,6 @@ def _told(job: Measurement) -> str:
     return f"measure {len(job.targets)} networks, images to {job.images}: {what}"
 
 
-def _hours(records: Sequence[Record]) -> float:
-    # the records of one pass share its seconds
-    return sum({(r.perturbation, r.source, r.data, r.started): r.seconds for r in records}.values()) / 3600
-
-
 def _names(rows: Sequence[str]) -> list[str]:
     """The adaptive networks of these rows: three seeds of those that carry claims, else one."""
     known = (*LAYERS, *(row_name(*key) for key in TABLE_3))
@@ -299,11 +282,7 @@ def _names(rows: Sequence[str]) -> list[str]:
 
 def _specs(study: Tier, folder: Path) -> Names:
     """The specs that records name things by."""
-
-    def static(given: str | Pretraining, who: str) -> str:
-        return given if isinstance(given, str) else f"weights({str(place_of(folder, who))!r})"
-
-    specs = static(study.teacher, "teacher"), static(study.student, "student")
+    specs = spec_of(study.teacher, folder, "teacher"), spec_of(study.student, folder, "student")
     return Names(*specs, study.choose, study.report, study.decisive)
 
 
@@ -322,18 +301,16 @@ class _Work:
     def fabric(self) -> Fabric:
         return fabric_on(self.device, self.study.precision)
 
-    def untrained(self) -> list[str]:
-        given = {"teacher": self.study.teacher, "student": self.study.student}
-        return [w for w, how in given.items() if not isinstance(how, str) and not how.finished(self._home(w))]
+    @property
+    def static(self) -> dict[str, str | Pretraining]:
+        return {"teacher": self.study.teacher, "student": self.study.student}
 
-    def _home(self, who: str) -> Path:
-        return place_of(self.folder, who).parent
+    def untrained(self) -> list[str]:
+        return list(untrained(self.static, self.folder))
 
     def pretrain(self, on_step: Callable[[str], None]) -> None:
-        for who in self.untrained():
-            how = getattr(self.study, who)
-            on_step(f"pretrain the {who}: {how.architecture}")
-            how.run(self._home(who), holdout=self.data("choose"), fabric=self.fabric())
+        where = {"device": self.device, "precision": self.study.precision}
+        pretrain(self.static, self.folder, holdout=self.data("choose"), on_step=on_step, **where)
 
     def network(self, role: str) -> Network:
         """A network by its role, see `Names.role`; the student stands in for what is not there."""
@@ -344,19 +321,15 @@ class _Work:
     def _built(self, role: str) -> Network:
         if role in ("T", "S"):
             who = "teacher" if role == "T" else "student"
-            given = getattr(self.study, who)
-            if isinstance(given, str):
-                return api.network(given)
-            path = place_of(self.folder, who)
-            return api.network(f"weights({str(path)!r})" if path.is_file() else given.architecture)
+            return api.network(buildable(self.static[who], self.folder, who))
         if role.startswith("triplet:"):
             return Triplet(self.network("T"), self.network("S"), self.network(role.removeprefix("triplet:")))
         path = self.folder / "networks" / role / "adaptive.safetensors"
         if path.is_file():
             return api.network(f"weights({str(path)!r})")
-        built = copy.deepcopy(self.network("S"))
-        built.spec = f"weights({str(path)!r})"
-        return built
+        stand_in = copy.deepcopy(self.network("S"))
+        stand_in.spec = f"weights({str(path)!r})"
+        return stand_in
 
     def source(self, role: str) -> Network:
         """What an attack is made against: a triplet with its threshold fitted on the images to choose on."""

@@ -1,13 +1,16 @@
 """Networks that a study trains where none is given."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
 from robustseg import api
-from robustseg.records import read_lines
+from robustseg.networks import weights
+from robustseg.records import RobustsegError, read_lines
 from robustseg.training import Recipe, train
 from robustseg.training.adversarial import Adversary
 from robustseg.types import Dataset
@@ -23,10 +26,23 @@ class Pretraining:
     adversary: Adversary | None = None
 
     def finished(self, folder: Path) -> bool:
-        """Whether it was trained to the end in this folder."""
-        history = folder / "history.jsonl"
+        """Whether it was trained to the end in this folder.
+
+        Raises:
+            RobustsegError: what lies there was trained by another recipe.
+        """
+        history, best = folder / "history.jsonl", folder / "best.safetensors"
         lines = list(read_lines(history)) if history.is_file() else []
-        return bool(lines) and lines[-1].get("epoch", 0) >= self.recipe.epochs
+        if not lines or not best.is_file():
+            return False
+        wanted = {**asdict(self.recipe), **({"adversary": asdict(self.adversary)} if self.adversary else {})}
+        made = weights.notes_of(best).get("recipe", {})
+        other = [name for name, value in json.loads(json.dumps(wanted)).items() if made.get(name) != value]
+        if other:
+            raise RobustsegError(
+                f"expected '{best}' trained by the recipe of the study, got another {', '.join(other)}; try another --out"
+            )
+        return bool(lines[-1].get("epoch", 0) >= self.recipe.epochs)
 
     def run(self, folder: Path, *, holdout: Dataset, fabric: Fabric) -> None:
         """Train it in this folder, or go on there, see `training.train`."""
@@ -40,6 +56,42 @@ class Pretraining:
 def place_of(folder: Path, who: str) -> Path:
     """The weights of a network that a study trained."""
     return folder / "networks" / who / "best.safetensors"
+
+
+def spec_of(given: str | Pretraining, folder: Path, who: str) -> str:
+    """The spec of a network that was given by one, or that the study trains."""
+    return given if isinstance(given, str) else f"weights({str(place_of(folder, who))!r})"
+
+
+def buildable(given: str | Pretraining, folder: Path, who: str) -> str:
+    """Its spec; before it was trained that of its architecture, which stands in to judge costs by."""
+    if isinstance(given, str) or place_of(folder, who).is_file():
+        return spec_of(given, folder, who)
+    return given.architecture
+
+
+def untrained(networks: Mapping[str, str | Pretraining], folder: Path) -> dict[str, Pretraining]:
+    """Those that a study has yet to train."""
+    return {
+        who: how
+        for who, how in networks.items()
+        if not isinstance(how, str) and not how.finished(place_of(folder, who).parent)
+    }
+
+
+def pretrain(
+    networks: Mapping[str, str | Pretraining],
+    folder: Path,
+    *,
+    holdout: Dataset,
+    device: str,
+    precision: str,
+    on_step: Callable[[str], None],
+) -> None:
+    """Train what is not trained yet, each in its folder; one that was cut goes on."""
+    for who, how in untrained(networks, folder).items():
+        on_step(f"train {who}: {how.architecture}")
+        how.run(place_of(folder, who).parent, holdout=holdout, fabric=fabric_on(device, precision))
 
 
 def fabric_on(device: str, precision: str) -> Fabric:

@@ -24,7 +24,7 @@ from robustseg import api
 from robustseg.alignment import edge_agreement, fidelity, high_frequency_share, input_gradients, judged
 from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
-from robustseg.experiments.pretraining import Pretraining, fabric_on, place_of
+from robustseg.experiments.pretraining import buildable, pretrain, spec_of, untrained
 from robustseg.experiments.sandoval2022_claims import (
     ORIGINAL,
     ROLES,
@@ -35,7 +35,7 @@ from robustseg.experiments.sandoval2022_claims import (
 )
 from robustseg.experiments.sandoval2022_panels import blind_pairs, comparison, gradient_sheet
 from robustseg.experiments.sandoval2022_tiers import Tier, tier
-from robustseg.experiments.study import Finding, Measure, read_measures, write_study
+from robustseg.experiments.study import Cost, Finding, Measure, read_measures, write_study
 from robustseg.gallery import class_sheet, picture_of, seen_as, write_picture
 from robustseg.losses import total_variation
 from robustseg.provenance import commit, digest
@@ -45,13 +45,6 @@ from robustseg.types import Batch, Dataset, ImageRng, Mask, Network
 
 TITLE = "Sandoval-Segura 2022: robust training, and the images that robust gradients make"
 SEED = 0
-
-
-class Cost(NamedTuple):
-    """What a step will take; 0 where it is done already, NaN where nothing tells."""
-
-    step: str
-    seconds: float
 
 
 def reproduce(
@@ -90,7 +83,7 @@ def reproduce(
 
 def conclude(study: Tier, folder: Path) -> list[Finding]:
     """Tables and verdicts from the records and measures of a folder, written there; nothing is run."""
-    specs = {_spec(study, folder, role): role for role in ROLES}
+    specs = {spec_of(study.networks[role], folder, role): role for role in ROLES}
     data = api.data(study.data).spec
     known = read_records(folder)
     records = {
@@ -119,7 +112,7 @@ def conclude(study: Tier, folder: Path) -> list[Finding]:
 def costs(study: Tier, folder: Path, *, device: str = "cpu") -> list[Cost]:
     """What `reproduce` would take, judged by one image and two steps; networks that are not trained yet are not judged."""
     work = _Work(study, folder, device)
-    found = [Cost(f"train {ROLES[role]}", float("nan")) for role in work.untrained()]
+    found = [Cost(f"train {ROLES[role]}", float("nan")) for role in untrained(study.networks, folder)]
     if found:
         return found
     for spec in (None, study.weak, study.strong):
@@ -128,11 +121,6 @@ def costs(study: Tier, folder: Path, *, device: str = "cpu") -> list[Cost]:
         for who in work.painters(kind):
             found.append(Cost(f"{kind}: {ROLES.get(who, who)}", work.try_collecting(kind, who, make)))
     return found
-
-
-def _spec(study: Tier, folder: Path, role: str) -> str:
-    given = study.networks[role]
-    return given if isinstance(given, str) else f"weights({str(place_of(folder, role))!r})"
 
 
 def _said(settings: Settings) -> str:
@@ -196,28 +184,16 @@ class _Work:
         """Whose work of this kind is measured."""
         return tuple(ROLES) if kind == "gradients" else (*ROLES, START, ORIGINAL)
 
-    def untrained(self) -> list[str]:
-        given = self.study.networks
-        return [
-            r
-            for r, how in given.items()
-            if not isinstance(how, str) and not how.finished(place_of(self.folder, r).parent)
-        ]
-
     def pretrain(self, on_step: Callable[[str], None]) -> None:
-        for role in self.untrained():
-            how = self.study.networks[role]
-            if isinstance(how, Pretraining):
-                on_step(f"train {ROLES[role]}: {how.architecture}")
-                fabric = fabric_on(self.device, self.study.precision)
-                how.run(place_of(self.folder, role).parent, holdout=self.data(self.study.choose), fabric=fabric)
+        where = {"device": self.device, "precision": self.study.precision}
+        pretrain(self.study.networks, self.folder, holdout=self.data(self.study.choose), on_step=on_step, **where)
 
     def network(self, role: str) -> Network:
         """A network by its role; the judge stands in where no network is asked."""
         role = role if role in ROLES else "judge"
         if role not in self._networks:
-            spec = self.study.judge if role == "judge" else _spec(self.study, self.folder, role)
-            self._networks[role] = api.network(spec).to(self.device)
+            given = self.study.judge if role == "judge" else self.study.networks[role]
+            self._networks[role] = api.network(buildable(given, self.folder, role)).to(self.device)
         return self._networks[role]
 
     def measure(self, spec: str | None, on_batch: Callable[[Progress], None]) -> None:

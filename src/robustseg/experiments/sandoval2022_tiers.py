@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from robustseg.experiments.pretraining import Pretraining
 from robustseg.experiments.sandoval2022_claims import ROLES
-from robustseg.records import RobustsegError
+from robustseg.experiments.study import tier_of
 from robustseg.synthesis import Settings
 from robustseg.training import Recipe
 from robustseg.training.adversarial import Adversary
@@ -54,10 +54,7 @@ def tier(name: str, data: str = "data") -> Tier:
     Raises:
         RobustsegError: there is no such tier.
     """
-    known = {"synthetic": _synthetic, "camvid": _camvid, "full": _full}
-    if name not in known:
-        raise RobustsegError(f"expected a tier, got '{name}'; try {', '.join(known)}")
-    return known[name](data)
+    return tier_of(name, {"synthetic": _synthetic, "camvid": _camvid, "full": _full})(data)
 
 
 def _trainings(

@@ -5,19 +5,50 @@ Everything here is made from records by pure functions, so it can be made again 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from robustseg.records import Counts, read_lines, write_whole
+from robustseg.records import Counts, Record, RobustsegError, read_lines, write_whole
+
+Kind = TypeVar("Kind")
 
 HELD, NOT_HELD, UNDECIDED, NOT_TESTABLE = "held", "not held", "undecided", "not testable here"
 
 SEEDS = 3
 """How many seeds a row needs to carry a claim."""
+
+
+class Cost(NamedTuple):
+    """What a step of a study will take; 0 where it is done already, NaN where nothing tells."""
+
+    step: str
+    seconds: float
+
+
+def tier_of(name: str, known: Mapping[str, Kind]) -> Kind:
+    """The tier of this name.
+
+    Raises:
+        RobustsegError: there is none.
+    """
+    if name not in known:
+        raise RobustsegError(f"expected a tier, got '{name}'; try {', '.join(known)}")
+    return known[name]
+
+
+def made_by(records: Sequence[Record]) -> dict[str, str]:
+    """By which code, when, and in how many hours records were made."""
+    # the records of one pass share its seconds
+    passes = {(r.perturbation, r.source, r.data, r.ids, r.started): r.seconds for r in records}
+    return {
+        "commits": ", ".join(sorted({r.commit or "?" for r in records})),
+        "dates": ", ".join(sorted({r.started[:10] for r in records})),
+        "hours": f"{sum(passes.values()) / 3600:.2f} of measuring on {', '.join(sorted({r.device for r in records}))}",
+    }
 
 
 class Beside(NamedTuple):
@@ -148,14 +179,20 @@ def together(verdicts: Sequence[str]) -> str:
 
 
 def write_study(
-    folder: Path, *, title: str, about: dict[str, Any], tables: Sequence[Table], findings: Sequence[Finding]
+    folder: Path,
+    *,
+    title: str,
+    about: dict[str, Any],
+    tables: Sequence[Table],
+    findings: Sequence[Finding],
+    words: Sequence[str] = (),
 ) -> None:
     """Write `FOLDER/tables.md` for people and `FOLDER/verdicts.json` for scripts.
 
     Args:
         folder: of the records that tables and findings were made from. title: of the page.
         about: what the whole page rests on (tier, protocol, networks), as plain data.
-        tables, findings: in order.
+        tables, findings: in order. words: what follows from them, a paragraph each.
 
     Raises:
         RobustsegError: the files cannot be written.
@@ -163,17 +200,19 @@ def write_study(
     said = "\n".join(f"- {name}: {value}" for name, value in about.items())
     claims = "\n".join(f"- **{f.claim} {f.verdict}**: {f.numbers}\n  ({f.statement})" for f in findings)
     drawn = "\n".join(table.markdown() for table in tables)
-    compared = any(isinstance(cell, Beside) for table in tables for row in table.rows for cell in row)
-    how = (
-        "Ours first, the mean over seeds with its standard deviation; the paper's in brackets.\n\n" if compared else ""
-    )
-    page = f"# {title}\n\n{said}\n\n{how}## Claims\n\n{claims}\n\n## Tables\n\n{drawn}"
+    figures = [cell for table in tables for row in table.rows for cell in row if isinstance(cell, Beside)]
+    how = "The mean over seeds with its standard deviation.\n\n" if figures else ""
+    if any(figure.theirs is not None for figure in figures):
+        how = "Ours first, the mean over seeds with its standard deviation; the paper's in brackets.\n\n"
+    read = f"## In words\n\n{chr(10).join(f'{text}{chr(10)}' for text in words)}\n" if words else ""
+    page = f"# {title}\n\n{said}\n\n{how}{read}## Claims\n\n{claims}\n\n## Tables\n\n{drawn}"
     write_whole(folder / "tables.md", page)
     plain = {
         "title": title,
         **about,
         "verdicts": [f._asdict() for f in findings],
         "tables": [table.to_json() for table in tables],
+        **({"words": list(words)} if words else {}),
     }
     text = json.dumps(plain, indent=1, ensure_ascii=False, default=str)
     write_whole(folder / "verdicts.json", text + "\n")

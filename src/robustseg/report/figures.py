@@ -74,7 +74,7 @@ def q_figure(records: Sequence[Record]) -> str:
     Args:
         records: of one data set; those without strength or without a clean record are left out.
     """
-    return _grid(q_panels(records))
+    return curves(q_panels(records))
 
 
 def q_panels(records: Sequence[Record]) -> list[Plot]:
@@ -86,7 +86,7 @@ def strength_figure(records: Sequence[Record]) -> str:
     """mIoU beside Q against realised strength, a row a network; a stand-alone SVG. Records as for `q_figure`."""
     panels = _panels(records, _miou_point, "mIoU, %", lambda record: metrics.miou(record.counts)) + q_panels(records)
     titles = [panel.title for panel in panels]
-    return _grid(sorted(panels, key=lambda panel: titles.index(panel.title)))
+    return curves(sorted(panels, key=lambda panel: titles.index(panel.title)))
 
 
 def recall_figure(records: Sequence[Record], position: int) -> str:
@@ -96,7 +96,7 @@ def recall_figure(records: Sequence[Record], position: int) -> str:
         return float(metrics.class_recall(record.counts)[position])
 
     y_label = f"recall of {records[0].label_space.names[position]}, %"
-    return _grid(_panels(records, lambda draws, _: _recall_point(draws, position), y_label, recall))
+    return curves(_panels(records, lambda draws, _: _recall_point(draws, position), y_label, recall))
 
 
 def road_users(record: Record) -> list[int]:
@@ -206,7 +206,12 @@ PLOT, HEIGHT, LEFT, TOP, BOTTOM = 362, 340, 40, 48, 44
 """Of one panel, pixels: the width of the plot, the height of all, and the margins."""
 
 
-def _grid(panels: Sequence[Plot]) -> str:
+def curves(panels: Sequence[Plot], *, x_label: str = "realised RMS, n/255") -> str:
+    """Shares against strength, two panels a row, every line with its name at its end; a stand-alone SVG.
+
+    Args:
+        panels: none gives an empty text. x_label: of the axis, which is drawn in octaves.
+    """
     if not panels:
         return ""
     points = [p for panel in panels for line in panel.lines for p in line.points]
@@ -215,18 +220,40 @@ def _grid(panels: Sequence[Plot]) -> str:
     top = max([1.0, *(p.y for p in points), *(p.high for p in points if math.isfinite(p.high))])
     right, bottom = LEFT + PLOT, HEIGHT - BOTTOM
     scale = Scale((math.log2(low / widen), math.log2(high * widen)), top, right, bottom)
-    longest = max(len(_cut(line.name)) for panel in panels for line in panel.lines)
-    width, columns = right + 34 + round(6.9 * longest), min(2, len(panels))
+    width, columns = _width([line.name for panel in panels for line in panel.lines]), min(2, len(panels))
     body, labels = [], " and ".join(dict.fromkeys(panel.y_label for panel in panels))
     for i, panel in enumerate(panels):
-        parts = [_axes(panel.title, panel.y_label, scale), *(_curve(line, scale) for line in panel.lines)]
+        parts = [_axes(panel.title, (panel.y_label, x_label), scale), *(_curve(line, scale) for line in panel.lines)]
         parts.append(_labels(panel.lines, panel.clean, scale))
         body.append(f'<g transform="translate({i % columns * width} {i // columns * HEIGHT})">{"".join(parts)}</g>')
     all_width, all_height = columns * width, -(-len(panels) // columns) * HEIGHT
     return (
         f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {all_width} {all_height}" width="{all_width}" role="img" '
-        f'aria-label="{escape(labels)} against realised strength"><style>{_style()}</style>{"".join(body)}</svg>'
+        f'aria-label="{escape(labels)} against {escape(x_label)}"><style>{_style()}</style>{"".join(body)}</svg>'
     )
+
+
+def scatter(panel: Plot, *, x_label: str) -> str:
+    """Shares against shares: each line a mark or a few, with its name beside the plot; a stand-alone SVG."""
+    points = [p for line in panel.lines for p in line.points]
+    if not points:
+        return ""
+    low, high = math.floor(10 * min(p.x for p in points)), math.ceil(10 * max(p.x for p in points) + 1e-9)
+    # a share s stands where 2^s stands among strengths
+    scale = Scale((low / 10, high / 10), max([0.25, *(p.y for p in points)]), LEFT + PLOT, HEIGHT - BOTTOM)
+    ticks = {2 ** (tenth / 10): f"{10 * tenth}" for tenth in range(low, high + 1)}
+    lines = [line._replace(points=[p._replace(x=2**p.x) for p in line.points]) for line in panel.lines]
+    drawn = [_axes(panel.title, (panel.y_label, x_label), scale, ticks), *(_curve(line, scale) for line in lines)]
+    width, labels = _width([line.name for line in lines]), f"{escape(panel.y_label)} against {escape(x_label)}"
+    return (
+        f'<svg{XMLNS} class="rs-figure" viewBox="0 0 {width} {HEIGHT}" width="{width}" role="img" aria-label="{labels}">'
+        f"<style>{_style()}</style>{''.join(drawn)}{_labels(lines, panel.clean, scale)}</svg>"
+    )
+
+
+def _width(names: Sequence[str]) -> int:
+    """Of a panel with these names at its right, pixels."""
+    return LEFT + PLOT + 34 + round(6.9 * max(len(_cut(name)) for name in names))
 
 
 class Scale(NamedTuple):
@@ -247,23 +274,25 @@ class Scale(NamedTuple):
         return self.bottom - y / self.top * (self.bottom - TOP)
 
 
-def _axes(title: str, y_label: str, scale: Scale) -> str:
+def _axes(title: str, labels: tuple[str, str], scale: Scale, ticks: dict[float, str] | None = None) -> str:
+    """Title, rules, and the axes with their labels (y, x); `ticks` at other places than at octaves."""
     right, bottom = scale.right, scale.bottom
+    octaves = range(math.ceil(scale.octaves[0]), math.floor(scale.octaves[1]) + 1)
     parts = [
         f'<text class="rs-title" x="{LEFT}" y="18">{escape(title)}</text>',
-        f'<text class="rs-axis" x="{LEFT}" y="34">{escape(y_label)}</text>',
+        f'<text class="rs-axis" x="{LEFT}" y="34">{escape(labels[0])}</text>',
     ]
     for quarter in range(int(scale.top * 4 + 1e-9) + 1):
         y = scale.down(quarter / 4)
         parts.append(f'<path class="rs-rule" d="M{LEFT} {y:.1f}H{right}"/>')
         parts.append(f'<text class="rs-tick" x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">{25 * quarter}</text>')
-    for octave in range(math.ceil(scale.octaves[0]), math.floor(scale.octaves[1]) + 1):
-        x = scale.across(2.0**octave)
+    for strength, text in (ticks or {2.0**octave: f"{2.0**octave:g}" for octave in octaves}).items():
+        x = scale.across(strength)
         parts.append(f'<path class="rs-mark" d="M{x:.1f} {bottom}v4"/>')
-        parts.append(f'<text class="rs-tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{2.0**octave:g}</text>')
+        parts.append(f'<text class="rs-tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
     middle = (LEFT + right) / 2
     parts.append(
-        f'<text class="rs-axis" x="{middle}" y="{bottom + 34}" text-anchor="middle">realised RMS, n/255</text>'
+        f'<text class="rs-axis" x="{middle}" y="{bottom + 34}" text-anchor="middle">{escape(labels[1])}</text>'
     )
     return "".join(parts)
 

@@ -109,9 +109,14 @@ def pretty(name: str) -> str:
 
 
 def network_names(records: Sequence[Record]) -> dict[str, str]:
+    """A short name for each network of records, see `short_names`."""
+    return short_names([s for r in records for s in (r.network, r.source) if s])
+
+
+def short_names(specs: Sequence[str]) -> dict[str, str]:
     """A short name for each network spec: `zoo:erfnet-camvid` as `erfnet-camvid`; numbered where two would be equal."""
     names: dict[str, str] = {}
-    for spec in dict.fromkeys(s for r in records for s in (r.network, r.source) if s):
+    for spec in dict.fromkeys(specs):
         short = _short(spec)
         names[spec] = short if short not in names.values() else f"{short} #{len(names) + 1}"
     return names
