@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -235,11 +236,11 @@ def total_variation(images: Images, masks: Mask | None = None) -> PerImage:
     return total / count.clamp_min(1)
 
 
-def ssim(first: Images, second: Images, *, window: Tensor | None = None) -> Tensor:
+def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, window: Tensor | None = None) -> Tensor:
     """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1.
 
     Args:
-        first, second: `[b, 3, h, w]`; borders are reflected.
+        first, second: `[b, c, h, w]`; borders are reflected.
         window: weights `[n]` along each axis, n odd, with sum 1; None is a Gaussian of deviation 1.5 over 11 pixels.
             `torch.full((3,), 1 / 3)` is the 3x3 mean of Godard et al., CVPR 2017.
 

@@ -322,7 +322,7 @@ def check_monitor(network: Network, *, size: tuple[int, int] = (64, 96)) -> None
     """Check a network that watches itself: `watch(images)` as `monitor.detector.Verdict`, beside `check_network`.
 
     One entry an image; the labels are those of `predict`; suspicion is finite, disagreement within [0, 1]; an image's
-    verdict does not depend on its batch; a member that gives NaN or raises is named, and the rest go on.
+    verdict does not depend on its batch; of several members one that gives NaN or raises is named, and the rest go on.
 
     Args:
         network: left in the mode it came in. size: of the images to try.
@@ -352,9 +352,9 @@ def check_monitor(network: Network, *, size: tuple[int, int] = (64, 96)) -> None
             alone = torch.cat([watch(images[i : i + 1]).suspicion[entry] for i in range(count)])
             apart = float((alone - values).abs().max())
             _require(apart <= 1e-4, f"expected {name} to judge each image alone, got {entry} {apart:g} apart")
-        for member, part in network.named_children():
-            if isinstance(part, Network):
-                _check_failing(watch, images, member, part, name)
+        members = {member: part for member, part in network.named_children() if isinstance(part, Network)}
+        for member, part in members.items() if len(members) > 1 else ():
+            _check_failing(watch, images, member, part, name)
 
 
 def _check_failing(watch: Any, images: Tensor, member: str, part: Network, name: str) -> None:

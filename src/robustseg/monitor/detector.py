@@ -60,8 +60,8 @@ def labels_of(logits: Logits) -> Labels:
     return logits.detach().max(1).indices
 
 
-def finite(logits: Logits) -> Tensor:
-    """Whether all values of an image are numbers, bool `[b]`; a fraction of the time of `isfinite` on each."""
+def finite(logits: Tensor) -> Tensor:
+    """Whether all values of an image `[b, …]` are numbers, bool `[b]`; a fraction of the time of `isfinite` on each."""
     values = logits.detach().flatten(1)
     return values.amin(1).isfinite() & values.amax(1).isfinite()
 

@@ -1,0 +1,201 @@
+"""A network that labels and sees depth watches itself: its edges must lie where those of the image are.
+
+A perturbation made to break the labels rarely breaks depth in the same places, and the image itself hardly changes. So the
+edges of image, depth and labels, three maps of one street, fall apart under attack. Three pairs are compared, and an alarm is
+what two of them agree on.
+
+Source: Klingner, Kumar, Yogamani, Bär, Fingscheidt, IROS 2022, "Detecting Adversarial Perturbations in Multi-Task Perception".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustseg.datasets.views import batches
+from robustseg.losses import ssim
+from robustseg.monitor import conformal
+from robustseg.monitor.detector import finite, labels_of
+from robustseg.records import RobustsegError, SpecError
+from robustseg.registry import network
+from robustseg.types import Dataset, Depth, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
+
+PAIRS = ("image_labels", "image_depth", "labels_depth")
+"""What is compared with what."""
+
+
+class EdgeVerdict(NamedTuple):
+    """What the edges of image, depth and labels say of each image.
+
+    Args:
+        scores: `[b]`, how far the second most suspicious pair is beyond its threshold: an alarm from 0 on; NaN where the
+            network failed.
+        attacked: `network`, `none`, or `unknown` where it failed.
+        alarm: bool `[b]`.
+        labels: int64 `[b, h, w]`, what the network labels.
+        disagreement: `[b, h, w]`, 0 to 1: `(1 - SSIM) / 2` of the edges, the mean over pairs and both directions.
+        failed: `("network",)` where labels or depth are no numbers.
+        suspicion: for each of `PAIRS` `1 - SSIM` of the edges, `[b]`, larger is more suspicious.
+    """
+
+    scores: PerImage
+    attacked: list[str]
+    alarm: Tensor
+    labels: Labels
+    disagreement: Tensor
+    failed: list[tuple[str, ...]]
+    suspicion: dict[str, PerImage]
+
+
+@network("edges")
+class EdgeMonitor(Network):
+    """A network with a depth head that tells from its own edges whether it is attacked: `edges(zoo:NAME, thresholds=…)`.
+
+    As a network it is the one that it watches.
+
+    Args:
+        network: labels images and has `depth(images) -> [b, h, w]` in metres.
+        thresholds: for each of `PAIRS` the suspicion from which on it speaks; infinity, the default, never speaks. `fit`
+            finds them on clean images.
+        rate, condition: the false-alarm rate that they promise and on what they were fitted, as `fit` wrote them.
+
+    Raises:
+        SpecError: the network has no depth, or there are not three thresholds.
+
+    Source: Klingner et al. 2022; gradients and SSIM as in their code.
+    Differs: maps are brought to 0 to 1 in each image alone, where they do so in the batch; SSIM reflects the border.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        thresholds: Sequence[float] | None = None,
+        rate: float | None = None,
+        condition: str = "",
+    ):
+        if not callable(getattr(network, "depth", None)):
+            raise SpecError(f"expected a network with depth(images), got {network.spec}; try multitask(…)")
+        if thresholds is not None and len(thresholds) != len(PAIRS):
+            raise SpecError(f"expected thresholds for {', '.join(PAIRS)}, got {thresholds}; try fit of this module")
+        super().__init__(network.label_space)
+        self.network: Any = network
+        self.thresholds = (math.inf,) * 3 if thresholds is None else tuple(float(t) for t in thresholds)
+        self.rate, self.condition, self.files = rate, condition, network.files
+        settings = {"thresholds": tuple(thresholds) if thresholds else None, "rate": rate, "condition": condition}
+        given = "".join(f", {name}={value!r}" for name, value in settings.items() if value)
+        self.spec, self.architecture = (
+            f"edges(network={text}{given})" for text in (network.spec, network.architecture)
+        )
+
+    def forward(self, images: Images) -> Logits:
+        """The logits of the network."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def predict(self, images: Images) -> Labels:
+        """The labels of the network."""
+        labels: Tensor = self.network.predict(images)
+        return labels
+
+    def depth(self, images: Images) -> Depth:
+        """The depth of the network, metres."""
+        depth: Tensor = self.network.depth(images)
+        return depth
+
+    def score(self, images: Images) -> PerImage:
+        """How suspicious each image is, `[b]`: an alarm from 0 on, see `EdgeVerdict.scores`."""
+        return self.watch(images).scores
+
+    def watch(self, images: Images) -> EdgeVerdict:
+        """The labels, and whether their edges fit those of image and depth: one pass for the labels, one for depth."""
+        logits, depth = self(images), self.depth(images)
+        labels, lost = labels_of(logits), ~(finite(logits) & finite(depth))
+        apart = [_apart(images, labels, depth, axis) for axis in (2, 3)]  # [pairs, b, h, w] each
+        disagreement = torch.stack(
+            [F.pad(a, (0, axis - 2, 0, 3 - axis)) for a, axis in zip(apart, (2, 3), strict=True)]
+        )
+        suspicion = torch.stack([a.mean((2, 3)) for a in apart]).mean(0)
+        suspicion = suspicion.masked_fill(lost, torch.nan)
+        # in float64, as the thresholds are, so that one fitted on scores holds for these exactly
+        beyond = suspicion.double() - torch.tensor(self.thresholds, device=images.device, dtype=torch.float64)[:, None]
+        scores = beyond.sort(0).values[1]
+        alarm = scores >= 0
+        said = ["unknown" if gone else "network" if yes else "none" for gone, yes in zip(lost, alarm, strict=True)]
+        return EdgeVerdict(
+            scores.masked_fill(lost, torch.nan),
+            said,
+            alarm & ~lost,
+            labels,
+            (disagreement.mean((0, 1)) / 2).clamp(0, 1),
+            [("network",) if gone else () for gone in lost],
+            dict(zip(PAIRS, suspicion, strict=True)),
+        )
+
+
+def _apart(images: Images, labels: Labels, depth: Depth, axis: int) -> Tensor:
+    """`1 - SSIM` of the edges across an axis of images, for each pair at each pixel but the last: `[pairs, b, h', w']`."""
+    image = _spread(images.diff(dim=axis).abs().mean(1))
+    changes = labels.diff(dim=axis - 1).ne(0).to(image)
+    relative = depth / depth.mean((1, 2), keepdim=True)
+    near = _spread(relative.diff(dim=axis - 1).abs().to(image))
+    of = {"image": image, "labels": changes, "depth": near}
+    pairs = [[of[name].unsqueeze(1) for name in pair.split("_")] for pair in PAIRS]
+    return torch.stack([1 - ssim(*pair) for pair in pairs])
+
+
+def _spread(edges: Tensor) -> Tensor:
+    """Maps `[b, h, w]` brought to 0 to 1, each by its own smallest and largest value; 0 where they are equal."""
+    low, high = edges.amin((1, 2), keepdim=True), edges.amax((1, 2), keepdim=True)
+    return (edges - low) / (high - low).clamp_min(torch.finfo(edges.dtype).tiny)
+
+
+def fit(monitor: EdgeMonitor, data: Dataset, *, rate: float = 0.05, batch_size: int = 4) -> EdgeMonitor:
+    """The same network with thresholds that promise a false-alarm rate on images like these clean ones.
+
+    Each pair speaks on at most two thirds of `rate` of clean images (split conformal). An alarm needs two pairs, so it
+    comes on at most `2/3 * 3 / 2 = 1` times the rate, however the pairs depend on each other; mostly on far fewer.
+
+    Args:
+        monitor: its device and precision are used.
+        data: clean images that the network was not trained or chosen on; labels are not looked at.
+        rate: of clean images with an alarm, at most. batch_size: images at a time.
+
+    Returns:
+        A new monitor of the same network that carries rate and condition in its spec.
+
+    Raises:
+        RobustsegError: too few images for the rate, or the network failed on one.
+
+    Differs: Klingner et al. take the 5th percentile of each pair, which promises 7.5 % of the majority.
+    """
+    monitor.label_space.require_same(data.label_space, mine=monitor.spec, theirs=data.spec)
+    found = suspicions(monitor, data, batch_size=batch_size)
+    where = data.spec.replace('"', "'")
+    return EdgeMonitor(
+        monitor.network,
+        thresholds=[conformal.threshold(found[pair], 2 / 3 * rate) for pair in PAIRS],
+        rate=rate,
+        condition=f"images exchangeable with {len(data)} of {where}",
+    ).train(monitor.training)
+
+
+def suspicions(monitor: EdgeMonitor, data: Dataset, *, batch_size: int = 4) -> dict[str, np.ndarray]:
+    """How far the edges of each pair are apart in each image, `[n]` for each of `PAIRS`, larger is more suspicious.
+
+    Raises:
+        RobustsegError: the network failed on an image.
+    """
+    parts: list[dict[str, PerImage]] = []
+    with frozen(monitor), torch.inference_mode():
+        for batch in batches(data, batch_size):
+            verdict = monitor.watch(batch.images.to(device_of(monitor), dtype_of(monitor)))
+            for key, failed in zip(batch.ids, verdict.failed, strict=True):
+                if failed:
+                    raise RobustsegError(f"expected labels and depth of '{key}', got values that are no numbers")
+            parts.append(verdict.suspicion)
+    return {pair: np.concatenate([part[pair].double().cpu().numpy() for part in parts]) for pair in PAIRS}
