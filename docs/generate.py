@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-clean"
 FOREIGN = ROOT / "results" / "enet-foreign"
 REDUNDANT = ROOT / "results" / "baer2020-camvid"
+ROBUST, PAINTED = ROOT / "results" / "adversarial-camvid", ROOT / "results" / "sandoval2022-camvid"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -161,7 +163,7 @@ def redundant() -> str:
         tuple(Beside(tuple(c["ours"]), c["theirs"]) if isinstance(c, dict) else c for c in row) for row in last["rows"]
     )
     table = Table("", tuple(last["columns"]), tuple(rows), last["note"])
-    claims = "\n".join(f"- **{v['claim']} {v['verdict']}**: {v['statement']}" for v in found["verdicts"])
+    claims = _claims(found)
     drawn = table.markdown().removeprefix("### \n\n")
     return (
         f"mIoU in %, tier `{found['tier']}`, protocol {found['protocol']}; T `{found['teacher']}`, S `{found['student']}`, A finetuned by "
@@ -170,6 +172,41 @@ def redundant() -> str:
         f"All tables, three seeds, the paper's figures beside ours, and the numbers behind each verdict: "
         "[results/baer2020-camvid/tables.md](results/baer2020-camvid/tables.md).\n"
     )
+
+
+def _claims(found: dict[str, Any]) -> str:
+    return "\n".join(f"- **{v['claim']} {v['verdict']}**: {v['statement']}" for v in found["verdicts"])
+
+
+def robust() -> str:
+    """The README's table of adversarial training: mIoU under every change, and how many classes are alive."""
+    if not (ROBUST / "records.jsonl").is_file():
+        return "_No records yet._\n"
+    records = read_records(ROBUST)
+    networks = list(dict.fromkeys(r.network for r in records))
+    lines = [f"| | {' | '.join(f'`{n}`' for n in networks)} |", "|---" * (len(networks) + 1) + "|"]
+    for change in dict.fromkeys(r.perturbation for r in records):
+        found = {r.network: r for r in records if r.perturbation == change}
+        cells = [_robust_cell(found[n], records) if n in found else "" for n in networks]
+        lines.append(f"| `{re.sub(', class_pixels=.*?[)]', '', change)}` | {' | '.join(cells)} |")
+    first, hours = records[0], sum(r.seconds for r in records) / 3600
+    height, width = first.size or (0, 0)
+    said = (
+        f"mIoU in %, Q = mIoU / clean mIoU, and how many of the {len(first.counts.tp[0])} classes are above 10 % IoU. Tier `camvid`, protocol `cpu`: {width}x{height}, "
+        f"{len(first.ids)} test frames; one seed; attacks in {first.precision}. `results/adversarial-camvid/run.sh`, commit "
+        f"{', '.join(dict.fromkeys(r.commit or 'no checkout' for r in records))}, {max(r.started for r in records)[:10]}, {first.device}, {hours:.1f} hours."
+    )
+    claims = (
+        _claims(json.loads((PAINTED / "verdicts.json").read_text())) if (PAINTED / "verdicts.json").is_file() else ""
+    )
+    return "\n".join([*lines, "", said, "", claims, ""])
+
+
+def _robust_cell(record: Record, records: list[Record]) -> str:
+    alive = int((metrics.class_iou(record.counts) > 0.1).sum())
+    clean = clean_of(record, records)
+    q = f" Q {metrics.q(record.counts, clean.counts):.2f}" if clean and not record.clean else ""
+    return f"**{100 * metrics.miou(record.counts):.1f}**{q}, {alive}"
 
 
 def _family(spec: str) -> tuple[str, int]:
@@ -197,7 +234,7 @@ def main() -> int:
     """Write, or with `--check` say whether everything is as it would be written."""
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for name, made in (("results", results()), ("baer2020", redundant())):
+    for name, made in (("results", results()), ("baer2020", redundant()), ("robust", robust())):
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
             lambda m, made=made: m[1] + made + m[2],  # type: ignore[misc]

@@ -110,7 +110,7 @@ def _camvid(data: str) -> Tier:
         data=f"camvid(root='{root}', split='test', subset='cpu')",
         choose=f"camvid(root='{root}', split='holdout')",
         size=(180, 240),
-        weak="pgd(budget='linf:4/255', steps=3)",
+        weak="pgd(budget='linf:4/255', steps=2, step_size='2.5/255', keep='last')",
         strong=f"sea(budget='linf:4/255', steps=30, class_pixels=({pixels}))",
         fill=FILL,
         draw=DRAW,
