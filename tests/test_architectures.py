@@ -13,8 +13,10 @@ from robustseg.networks.deeplab import ASPP, RATES
 from robustseg.networks.encoders import VGG, build_encoder
 from robustseg.networks.fast import _Fast, fast
 from robustseg.networks.fcn import _bilinear
+from robustseg.networks.pspnet import PyramidPooling
 from robustseg.networks.segnet import SegNet
 from robustseg.networks.weights import load, save
+from robustseg.records import SpecError
 from robustseg.registry import build
 from robustseg.spaces import CAMVID
 from robustseg.testing import check_network
@@ -27,6 +29,9 @@ SMALL = [
     "segnet(encoder='vgg11_bn', width=0.125)",
     "deeplabv2(encoder='resnet18', width=0.125)",
     "deeplabv2(encoder='vgg11', width=0.125)",
+    "pspnet(encoder='resnet18', width=0.125)",
+    "dilatednet(encoder='vgg11', width=0.125, levels=8)",
+    "icnet(encoder='resnet18', width=0.125)",
 ]
 
 
@@ -51,6 +56,9 @@ def _seeded(spec):
         ("fcn8s(classes=21)", 134.4),  # Long et al. 2015, Table 1: 134 M for FCN-VGG16
         ("segnet(classes=11)", 29.5),  # Badrinarayanan et al. 2017, Table VI: 29.45 M
         ("deeplabv2(classes=21)", 44.0),
+        ("pspnet(classes=19)", 46.6),
+        ("dilatednet(classes=19, levels=10)", 134.3),
+        ("icnet(classes=19)", 6.7),
     ],
 )
 def test_has_the_size_of_the_paper(spec, millions):
@@ -164,3 +172,65 @@ def test_aspp_looks_where_its_rates_say():
         expected[24 - rate : 25 + rate : rate, 24 - rate : 25 + rate : rate] += 1
     assert RATES == (6, 12, 18, 24)
     torch.testing.assert_close(seen, expected)
+
+
+def test_dilatednet_starts_by_handing_on_what_its_front_end_says():
+    network = _seeded("dilatednet(encoder='vgg11', width=0.125, levels=10)").eval().module
+    scores = torch.randn(1, 11, 6, 9)
+    torch.testing.assert_close(network.context(scores), scores.relu())
+
+
+def test_the_context_module_looks_as_far_as_the_paper_says():
+    # Yu and Koltun 2016, Table 1: 67 x 67 after seven layers, and 2 * (32 + 64) more with Cityscapes' two.
+    for levels, reach in ((8, 67), (10, 67 + 2 * (32 + 64))):
+        network = _seeded(f"dilatednet(encoder='vgg11', width=0.125, levels={levels})").module
+        for layer in network.context:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.ones_(layer.weight)
+        spot = torch.zeros(1, 11, 301, 1)
+        spot[:, :, 150] = 1e-9
+        column = network.context(spot.expand(1, 11, 301, 301))[0, 0, :, 150]
+        assert int((column > 0).sum()) == reach
+
+
+def test_pyramid_pooling_averages_over_grids():
+    pyramid = PyramidPooling(4).eval()
+    for reduction in pyramid.reductions:
+        nn.init.ones_(reduction[0].weight)
+    x = torch.rand(1, 4, 6, 6)
+    with torch.no_grad():
+        found = pyramid(x)[0]
+    assert torch.equal(found[:4], x[0])
+    total = x[0].sum(0)
+    torch.testing.assert_close(found[4], total.mean().expand(6, 6), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found[7], total, rtol=1e-4, atol=0)  # six cells along six pixels
+    halves = total.view(2, 3, 2, 3).mean((1, 3))
+    expected = F.interpolate(halves[None, None], (6, 6), mode="bilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(found[5], expected, rtol=1e-4, atol=0)
+
+
+def test_icnet_fuses_three_sizes():
+    network = _seeded("icnet(encoder='resnet18', width=0.125)").eval().module
+    seen = {}
+    for name, layer in (
+        ("high", network.high),
+        ("middle", network.encoder.layer2[0]),
+        ("low", network.encoder.layer4),
+        ("fused", network.fuse_middle),
+        ("logits", network.classifier),
+    ):
+        layer.register_forward_hook(lambda _layer, _inputs, x, name=name: seen.update({name: tuple(x.shape[-2:])}))
+    network(torch.rand(1, 3, 64, 96))
+    assert seen == {"high": (8, 12), "middle": (4, 6), "low": (2, 3), "fused": (4, 6), "logits": (16, 24)}
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 1.0, 2.0])
+def test_the_capacity_row_of_erfnet_builds(width):
+    with torch.device("meta"):
+        sizes = sum(p.numel() for p in build("network", f"erfnet(width={width})").parameters())
+    assert sizes == pytest.approx(2.06e6 * width**2, rel=0.1)
+
+
+def test_levels_that_the_paper_does_not_have_are_refused():
+    with pytest.raises(SpecError, match="expected 8 or 10 levels of the context module, got 9; try 8"):
+        build("network", "dilatednet(levels=9)")
