@@ -98,3 +98,21 @@ def cityscapes_video(root: Path, *, cities: tuple[str, ...] = ("aachen", "bochum
             camera.parent.mkdir(parents=True, exist_ok=True)
             camera.write_text('{"intrinsic": {"fx": 10, "fy": 12, "u0": 3.5, "v0": 2.5}}')
     return root
+
+
+def voc(root: Path, lists: dict[str, list[str]], *, size: tuple[int, int] = (6, 8)) -> Path:
+    """VOC's tree: list -> names such as `2007_000032`; masks hold all 21 classes and void."""
+    place = root / "VOCdevkit" / "VOC2012"
+    for split, names in lists.items():
+        write_list(place / "ImageSets" / "Segmentation" / f"{split}.txt", names)
+        for i, name in enumerate(names):
+            write_image(place / "JPEGImages" / f"{name}.jpg", size, seed=i)
+            write_mask(place / "SegmentationClass" / f"{name}.png", [*range(21), 255], size)
+    return root
+
+
+def write_list(path: Path, names: list[str]) -> Path:
+    """A text file with one name a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path

@@ -81,7 +81,57 @@ CITYSCAPES_TRAIN_IDS = {
     23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
 }  # fmt: skip
 
-KNOWN = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "streets": CAMVID}
+VOC = LabelSpace(
+    (
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
+    (
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (128, 128, 0),
+        (0, 0, 128),
+        (128, 0, 128),
+        (0, 128, 128),
+        (128, 128, 128),
+        (64, 0, 0),
+        (192, 0, 0),
+        (64, 128, 0),
+        (192, 128, 0),
+        (64, 0, 128),
+        (192, 0, 128),
+        (64, 128, 128),
+        (192, 128, 128),
+        (0, 64, 0),
+        (128, 64, 0),
+        (0, 192, 0),
+        (128, 192, 0),
+        (0, 64, 128),
+    ),
+)
+"""Background and the 20 classes of Pascal VOC (Everingham et al. 2015); void is 255."""
+
+KNOWN = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "streets": CAMVID, "voc": VOC}
 """The label spaces that a spec may name; `streets` renders CamVid's classes."""
 
 Classes = LabelSpace | str | int | Sequence[str]

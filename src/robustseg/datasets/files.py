@@ -40,6 +40,11 @@ def read_labels(path: Path, train_ids: np.ndarray, size: Sequence[int] | None = 
             f"expected one class index a pixel in '{path}', got {values.shape[-1]} channels; "
             "try the index masks, not the coloured ones"
         )
+    return checked_labels(values, path, train_ids, size)
+
+
+def checked_labels(values: np.ndarray, path: Path, train_ids: np.ndarray, size: Sequence[int] | None = None) -> Tensor:
+    """Values that were read from a file, uint8 `[h, w]`, as int64 train ids `[h, w]`; see `read_labels`."""
     if size is not None and values.shape != tuple(size):
         raise ShapeError(
             f"expected labels of the image's size {size[1]}x{size[0]} in '{path}', "
