@@ -252,12 +252,17 @@ def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, w
     if window is None:
         window = (-torch.arange(-5.0, 6.0).square() / (2 * 1.5**2)).exp()
         window = window / window.sum()
-    kernel, reach = window.to(first), len(window) // 2
+    weights, reach = window.tolist(), len(window) // 2
 
     def local(values: Tensor) -> Tensor:
-        padded = F.pad(values, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
-        mean = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-        return mean.view(values.shape)
+        # Sums of shifted images: on CPUs ten times as fast, forward and back, as convolutions of one channel.
+        mean = F.pad(values, (reach,) * 4, mode="reflect")
+        for axis in (2, 3):
+            shifted = [mean.narrow(axis, i, values.shape[axis]) for i in range(len(weights))]
+            mean = weights[0] * shifted[0]
+            for weight, part in zip(weights[1:], shifted[1:], strict=True):
+                mean = mean.add(part, alpha=weight)
+        return mean
 
     mean_1, mean_2 = local(first), local(second)
     variance = (local(first.square()) - mean_1.square()).clamp_min(0) + (
