@@ -14,6 +14,7 @@ from robustseg.cli import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 HONESTLY = (ROOT / "docs" / "evaluate-honestly.md").read_text()
+WRAPPERS = (ROOT / "docs" / "wrappers.md").read_text()
 COMMANDS = typer.main.get_command(app)
 
 
@@ -22,7 +23,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def command_lines() -> list[str]:
-    text = "\n".join(blocks("") + blocks("", HONESTLY)).replace("\\\n", " ")
+    text = "\n".join(blocks("") + blocks("", HONESTLY) + blocks("", WRAPPERS)).replace("\\\n", " ")
     return [line.split("  #")[0] for line in text.splitlines() if re.match(r"(\S*/)?robustseg ", line)]
 
 
@@ -32,8 +33,8 @@ def test_commands_of_the_docs_parse(line: str) -> None:
     COMMANDS.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("example", blocks("python"))
-def test_readme_examples_run(example: str) -> None:
+@pytest.mark.parametrize("example", blocks("python") + blocks("python", WRAPPERS))
+def test_examples_of_the_docs_run(example: str) -> None:
     exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
 
 

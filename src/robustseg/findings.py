@@ -59,8 +59,8 @@ class Finding:
 
     @property
     def masking(self) -> bool:
-        """Whether it hints at gradients that mislead; an attack that stopped too early (`more_steps`) is no such hint."""
-        return self.status == SUSPICIOUS and self.check != "more_steps"
+        """Whether it hints at gradients that mislead; an attack that stopped too early, or knew too little, is no such hint."""
+        return self.status == SUSPICIOUS and self.check not in ("more_steps", "adaptive")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""

@@ -252,7 +252,7 @@ def check_network(
 
     Logits `[b, k, h, w]`, or more channels after the k classes, at the size and dtype of the images, one tensor, finite; images and state untouched; the same
     twice; an image's logits do not depend on its batch (to `tolerance`); `predict` is the argmax; a gradient reaches
-    the images.
+    the images, that of `soft()` where the network decides hard.
 
     Args:
         network: left in the mode it came in.
@@ -296,8 +296,10 @@ def _check_forward(network: Network, name: str, classes: int, images: Tensor, to
     )
     _require(logits.dtype == images.dtype, f"expected {images.dtype} logits from {name}, got {logits.dtype}")
     _require(bool(logits.isfinite().all()), f"expected finite logits from {name}, got NaN or infinity")
-    if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(logits.square().mean(), leaf)
+    guide = network.soft()
+    felt = logits if guide is network else guide(leaf)
+    if felt.requires_grad:
+        (gradient,) = torch.autograd.grad(felt.square().mean(), leaf)
         _require(bool(gradient.isfinite().all()), f"expected a finite gradient through {name}, got NaN or infinity")
         _require(bool((gradient != 0).any()), f"expected a gradient through {name}, got zero")
     logits = logits.detach()

@@ -2,7 +2,7 @@
 
 Of every network that a run measured it looks at output and gradient (`probes`) and at what 64/255 leaves; the strongest
 attack within each budget it holds against noise, a single step, transfer, a search without gradients and ten times the
-steps (`controls`). Each control gives a `Finding`: ok, suspicious or not checked, the numbers, why, and what to try next.
+steps, and where all of them were made on other networks, against the same attack on this one (`controls`). Each control gives a `Finding`: ok, suspicious or not checked, the numbers, why, and what to try next.
 
 Findings are appended to `audit.jsonl` in the run's folder, and what was run for them to its folder `audit/`: a cut
 audit goes on, a finished one costs nothing again.
@@ -54,20 +54,34 @@ class Subject:
     @property
     def attacks(self) -> list[Record]:
         """The attacks to audit: within each budget, of those that follow the network's own gradient, the strongest."""
+        return list(self._strongest(lambda record: record.source in ("", record.network)).values())
+
+    @property
+    def borrowed(self) -> list[Record]:
+        """Within each budget that no attack on the network itself was given, the strongest made on another one."""
+        own = {controls.budget_of(record).spec for record in self.attacks}
+        others = self._strongest(lambda record: record.source not in ("", record.network))
+        return [record for budget, record in others.items() if budget not in own]
+
+    def _strongest(self, counts: Callable[[Record], bool]) -> dict[str, Record]:
         known = registry.table()
         found: dict[str, Record] = {}
         for record in self.records:
             name = registry.parse(record.perturbation).func
             entry = known.get(("perturbation", getattr(name, "id", "")))
-            if entry is None or entry.decorator != "attack" or not record.backwards:
-                continue
-            if record.source not in ("", record.network):
+            if entry is None or entry.decorator != "attack" or not record.backwards or not counts(record):
                 continue
             budget = controls.budget_of(record)
             rival = found.get(budget.spec)
             if budget.eps and (rival is None or metrics.miou(record.counts) < metrics.miou(rival.counts)):
                 found[budget.spec] = record
-        return list(found.values())
+        return found
+
+    @property
+    def planned(self) -> list[tuple[Record | None, list[Control]]]:
+        """Each record to hold against controls, None for the network as such, and these."""
+        own = [(record, controls.controls(record)) for record in self.attacks]
+        return [(None, [LARGE]), *own, *((record, [controls.adaptive(record)]) for record in self.borrowed)]
 
 
 def subjects(records: Sequence[Record], images: int = 4) -> list[Subject]:
@@ -99,8 +113,10 @@ def costs(folder: str | Path, *, images: int = 4) -> list[Cost]:
         count = len(subject.ids)
         own = round(60 + LARGE.passes) * count  # the probes: 25 passes, most in float64, at twice the time
         found.append(Cost(subject.first.network, "", own, own * _pace(subject.first)))
-        for record in subject.attacks:
-            passes = round(sum(control.passes for control in controls.controls(record)) * count)
+        for record, held in subject.planned:
+            if record is None:
+                continue
+            passes = round(sum(control.passes for control in held) * count)
             found.append(Cost(record.network, record.perturbation, passes, passes * _pace(record)))
     return found
 
@@ -172,8 +188,8 @@ class _Run:
                 "try the files that it was measured with, or measure it again"
             )
         yield from self._probes(known)
-        for record in (None, *self.subject.attacks):
-            for control in [LARGE] if record is None else controls.controls(record):
+        for record, held in self.subject.planned:
+            for control in held:
                 blank = self._blank(control.check, record, control)
                 if blank.key not in known:
                     yield _filled(blank, self._verdict(control, record))

@@ -54,6 +54,12 @@ def controls(record: Record) -> list[Control]:
     ]
 
 
+def adaptive(record: Record) -> Control:
+    """What the number of an attack made on another network is held against: the same attack on the network itself."""
+    passes = (record.forwards + record.backwards) / len(record.ids)
+    return Control("adaptive", record.perturbation, passes)
+
+
 def budget_of(record: Record) -> Budget:
     """The budget that the attack of a record was given; where its spec names none, the largest change it made."""
     for keyword in registry.parse(record.perturbation).keywords:
@@ -136,6 +142,7 @@ _NAMES = {
     "single_step": "A single step",
     "transfer": "The same attack made on another network",
     "search": f"A search without gradients ({QUERIES} queries)",
+    "adaptive": "The same attack made on the network itself",
     "more_steps": "Ten times the steps",
 }
 
@@ -155,6 +162,10 @@ _DOUBTS = {
     "search": (
         "trying beats the gradient, so the gradient misleads or the attack is weak",
         "report the search with 1000 queries and more; try sea, and other objectives",
+    ),
+    "adaptive": (
+        "the attacker did not know all of the network, and the number is too kind",
+        "report the attack that does: leave out --source; where the network decides hard or draws, give it soft() and draw()",
     ),
     "more_steps": (
         "the attack had not converged, and the number is too kind",

@@ -1,7 +1,8 @@
 """A close look at a network, without an attack: is its output made so that gradients mislead?
 
 On each image: the output twice, its values and margins, its gradient, and in float64 what tiny changes really do. The
-gradient is the one that attacks follow, that of `Network.soft()`; so are the outputs that it is held against.
+gradient is the one that attacks follow, that of `Network.soft()` and of one draw of a network that draws; so are the
+outputs that it is held against.
 """
 
 import copy
@@ -24,7 +25,7 @@ from robustseg.flags import (
 )
 from robustseg.losses import cross_entropy
 from robustseg.records import IGNORE
-from robustseg.types import Batch, Images, Labels, Network, frozen
+from robustseg.types import Batch, ImageRng, Images, Labels, Network, frozen
 
 TINY = 1e-5
 """The size of the changes that probe: far below the 1/255 of an image, far above the rounding of float64 and float32."""
@@ -62,7 +63,7 @@ class Look(NamedTuple):
 def look(network: Network, batch: Batch) -> Look:
     """Look at a network on one image (a batch of one on its device): about 25 passes, most of them in float64."""
     images, labels = batch.images, batch.labels
-    guide = network.soft()
+    guide = network.soft().draw(ImageRng(0, batch.ids)).eval()
     with frozen(network, guide):
         with torch.no_grad():
             first = network(images)
