@@ -17,7 +17,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"attacks", "networks", "datasets", "noise", "saved", "photometric"},
     {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
-    {"evaluation", "api"},
+    {"evaluation", "depth_evaluation", "api"},
     {"report", "testing", "audit", "gallery"},
     {"demo", "experiments"},
     {"cli"},
