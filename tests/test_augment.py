@@ -95,3 +95,35 @@ def test_crops_reach_every_corner():
     for seed in range(200):
         found |= set(draw(Augmentation((4, 4), **PLAIN), seed).labels.unique().tolist())
     assert found == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_neighbours_and_intrinsics_move_with_the_image(seed):
+    """Red and green say where a pixel was; a point seen by the new intrinsics lies where it was seen by the old ones."""
+    rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    image = torch.stack([columns / 64, rows / 64, torch.zeros(48, 64)])
+    old = torch.tensor([[60.0, 0, 30.0], [0, 55.0, 21.0], [0, 0, 1]])
+    extras = {"previous": image / 2, "next": image / 4, "intrinsics": old, "depth": torch.ones(48, 64)}
+    drawn = draw(
+        Augmentation((24, 32), scale=(0.8, 1.5), colour=0.0),
+        seed,
+        Sample(image, sample((48, 64)).labels, "a_0", extras),
+    )
+    assert set(drawn.extras) == {"previous", "next", "intrinsics"}
+    assert torch.allclose(drawn.extras["previous"], drawn.image / 2, atol=1e-6)
+    assert torch.allclose(drawn.extras["next"], drawn.image / 4, atol=1e-6)
+    new, mirrored = drawn.extras["intrinsics"], bool(drawn.image[0, 0, 0] > drawn.image[0, 0, -1])
+    for column, row in ((8, 6), (20, 15)):
+        ray = torch.linalg.inv(new) @ torch.tensor([column, row, 1.0])
+        ray[0] *= -1 if mirrored else 1
+        was = drawn.image[:2, row, column] * 64
+        assert torch.allclose((old @ ray)[:2], was, atol=0.08), (mirrored, old @ ray, was)
+
+
+def test_each_frame_changes_colour_as_the_image_does():
+    extras = {"previous": sample().image, "intrinsics": torch.eye(3)}
+    drawn = draw(
+        Augmentation((24, 32), **{**PLAIN, "colour": 0.5}), of=Sample(sample().image, sample().labels, "a_0", extras)
+    )
+    assert torch.equal(drawn.extras["previous"], drawn.image)
+    assert not torch.allclose(drawn.image, sample().image, atol=1e-2)

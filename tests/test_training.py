@@ -15,8 +15,9 @@ from robustseg.datasets import Resized
 from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
-from robustseg.records import LabelSpaceMismatch, RobustsegError, read_lines
+from robustseg.records import LabelSpaceMismatch, RobustsegError, SpecError, read_lines
 from robustseg.training import Adversary, Recipe, Step, loop, train
+from robustseg.training.resumable import Remembered
 from robustseg.types import Sample
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
@@ -277,3 +278,27 @@ def test_synced_norm_alone_equals_batch_norm() -> None:
         assert math.isclose(float(synced.num_batches_tracked), 1)
     finally:
         torch.distributed.destroy_process_group()
+
+
+class WithExtras(Blocks):
+    """Blocks that carry a frame and a small tensor, in the last sample no number."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        small = torch.full((3, 3), torch.nan if index == 3 else float(index))
+        return dataclasses.replace(sample, extras={"next": 1 - sample.image, "intrinsics": small})
+
+
+def test_what_is_remembered_comes_back_with_its_extras() -> None:
+    known = Remembered(WithExtras(), ("next", "intrinsics"))
+    for _ in range(2):
+        again = known[1]
+        torch.testing.assert_close(again.extras["next"], 1 - WithExtras()[1].image, atol=0.5 / 255, rtol=0)
+        assert torch.equal(again.extras["intrinsics"], torch.ones(3, 3))
+    assert Remembered(WithExtras())[3].extras == {}
+    with pytest.raises(
+        SpecError, match=r"expected 'previous' of each sample, got none for 'block_1' of blocks; try video"
+    ):
+        Remembered(WithExtras(), ("previous",))[1]
+    with pytest.raises(RobustsegError, match=r"expected finite values, got NaN or infinity in 'block_3' of blocks"):
+        known[3]

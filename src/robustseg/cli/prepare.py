@@ -64,9 +64,11 @@ def doctor(
 @app.command()
 def train(
     network: Annotated[str, typer.Option(help="Network spec.")],
-    data: DataSpec,
     holdout: Annotated[str, typer.Option(help="Data spec to choose the best weights on; never the test data.")],
     out_dir: OutDir,
+    data: Annotated[
+        str | None, typer.Option(help="Data spec with labels; none is needed to learn depth alone.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Resize the held-out images to HxW.")] = None,
     start: Annotated[
         str | None, typer.Option(help="File of weights to begin with, as far as they fit: a robust encoder, say.")
@@ -96,17 +98,28 @@ def train(
         float,
         typer.Option(help="Learn the clean images, and this times how far the answer moves; 0: the attacked ones."),
     ] = 0.0,
+    video: Annotated[
+        str | None, typer.Option(help="Data spec of video without labels, from which a multitask network learns depth.")
+    ] = None,
+    depth_weight: Annotated[
+        float,
+        typer.Option(help="Share of the encoder's gradient that is depth's: 0 is the control, 1 learns depth alone."),
+    ] = 0.1,
+    moving: Annotated[
+        list[str] | None, typer.Option(help="Class of things that move, left out of depth where the network sees it.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Also write events for TensorBoard into the folder.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
 ) -> None:
-    """Train a network with labels, under attack if wanted; keeps the best on held-out data, and goes on where it was cut."""
+    """Train a network with labels, under attack or with depth from video if wanted; keeps the best, goes on where it was cut."""
     import torch
 
     from robustseg import api
     from robustseg.networks.weights import start_from
-    from robustseg.training import Adversary, Recipe, Step
+    from robustseg.training import Adversary, DepthTask, Recipe, Step
     from robustseg.training import train as run
 
     recipe = Recipe(
@@ -124,8 +137,12 @@ def train(
         seed=seed,
     )
     attacker = Adversary(adversary, share=share, warm_up=warm_up, trades=trades) if adversary else None
+    second = DepthTask(video, weight=depth_weight, moving=tuple(moving or ())) if video else None
+    labelled = data or (video if depth_weight == 1 else None)
+    if labelled is None:
+        raise RobustsegError("expected --data with labels, got none; try --video SPEC --depth-weight 1 for depth alone")
     fabric = _fabric(pick_device(device), devices, precision)
-    dataset, held_out = api.data(data), open_data(holdout, None, size)
+    dataset, held_out = api.data(labelled), open_data(holdout, None, size)
     fabric.launch()
     with torch.random.fork_rng():  # the same first weights in every process and after every restart
         torch.manual_seed(seed)
@@ -142,6 +159,8 @@ def train(
 
         def on_step(step: Step) -> None:
             text = f"epoch {step.epoch} loss {step.loss:.3f}"
+            if step.depth_loss is not None:
+                text += f" depth {step.depth_loss:.4f} ({step.masked:.0%} masked)"
             progress.update(task, description=text, completed=step.step, total=step.steps)
             passes.append(step.passes)
             if step.held_out is not None:
@@ -156,6 +175,8 @@ def train(
             folder=out_dir,
             recipe=recipe,
             adversary=attacker,
+            depth=second,
+            tensorboard=tensorboard,
             fabric=fabric,
             on_step=on_step,
         )
@@ -191,6 +212,8 @@ def streets(
 
 
 def _told(held_out: "HeldOut") -> str:
+    if held_out.depth_loss is not None:
+        return f"held-out loss of view synthesis {held_out.depth_loss:.4f}"
     text = f"held-out mIoU {held_out.miou:.2%}"
     if held_out.robust_miou is not None:
         text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"

@@ -11,19 +11,20 @@ from lightning_fabric import Fabric
 from robustseg import api
 from robustseg.networks import weights
 from robustseg.records import RobustsegError, read_lines
-from robustseg.training import Recipe, train
+from robustseg.training import DepthTask, Recipe, train
 from robustseg.training.adversarial import Adversary
 from robustseg.types import Dataset
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How a network is trained with labels: the specs of its architecture and its data, and what attacks it, if anything."""
+    """How a network is trained with labels: the specs of its architecture and its data, what attacks it, and what video it sees."""
 
     architecture: str
     data: str
     recipe: Recipe
     adversary: Adversary | None = None
+    depth: DepthTask | None = None
 
     def finished(self, folder: Path) -> bool:
         """Whether it was trained to the end in this folder.
@@ -35,7 +36,8 @@ class Pretraining:
         lines = list(read_lines(history)) if history.is_file() else []
         if not lines or not best.is_file():
             return False
-        wanted = {**asdict(self.recipe), **({"adversary": asdict(self.adversary)} if self.adversary else {})}
+        besides = {"adversary": self.adversary, "depth": self.depth}
+        wanted = {**asdict(self.recipe), **{name: asdict(what) for name, what in besides.items() if what is not None}}
         made = weights.notes_of(best).get("recipe", {})
         other = [name for name, value in json.loads(json.dumps(wanted)).items() if made.get(name) != value]
         if other:
@@ -49,8 +51,8 @@ class Pretraining:
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             network = api.network(self.architecture)
-        data, how = api.data(self.data), {"recipe": self.recipe, "adversary": self.adversary}
-        train(network, data, holdout=holdout, folder=folder, fabric=fabric, **how)  # type: ignore[arg-type]
+        data, how = api.data(self.data), {"adversary": self.adversary, "depth": self.depth}
+        train(network, data, holdout=holdout, folder=folder, recipe=self.recipe, fabric=fabric, **how)  # type: ignore[arg-type]
 
 
 def place_of(folder: Path, who: str) -> Path:

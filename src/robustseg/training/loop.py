@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustseg import metrics
 from robustseg.datasets.augment import Augmentation
@@ -28,6 +28,9 @@ from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
 from robustseg.training.adversarial import Adversary, attack_precision, drift, overfitted
+from robustseg.training.events import Events
+from robustseg.training.multitask import Answers, DepthTask, SecondTask, frames_of
+from robustseg.training.recipe import Recipe
 from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
 from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
@@ -36,60 +39,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train; the defaults suit a small network from scratch.
-
-    Args:
-        epochs: passes over the data. batch_size: images a step, over all processes.
-        crop: (height, width) of what the network sees. scale, flip, colour: see `robustseg.datasets.augment`.
-        learning_rate: at the start, falling as (1 - step / steps)^0.9 (poly). weight_decay: of AdamW.
-        balance: weight each class by 1 / log(1.1 + its share of pixels) in the loss (Paszke et al. 2016, with 1.1).
-        ema: decay a step of the averaged weights, which are what is kept; 0 keeps the weights themselves.
-        check_every: epochs between two measurements on the held-out data.
-        seed: of order, augmentation and dropout.
-    """
-
-    epochs: int = 60
-    batch_size: int = 12
-    crop: tuple[int, int] = (180, 240)
-    scale: tuple[float, float] = (0.75, 1.5)
-    flip: bool = True
-    colour: float = 0.3
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    balance: bool = True
-    ema: float = 0.998
-    check_every: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.check_every < 1:
-            raise RobustsegError(
-                f"expected at least one epoch, one image a batch and one epoch between checks, got {self.epochs}, "
-                f"{self.batch_size} and {self.check_every}; try the defaults"
-            )
-        if min(self.crop) < 1 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
-            raise RobustsegError(
-                f"expected a crop of at least 1x1 and 0 < lowest <= highest scale, got {self.crop[0]}x{self.crop[1]} and "
-                f"{self.scale[0]} to {self.scale[1]}; try crop=(180, 240) and scale=(0.75, 1.5)"
-            )
-        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
-            raise RobustsegError(
-                f"expected a learning rate > 0 and a weight decay >= 0, got {self.learning_rate} and "
-                f"{self.weight_decay}; try 1e-3 and 1e-4"
-            )
-        if not (0 <= self.ema < 1 and 0 <= self.colour <= 1):
-            raise RobustsegError(
-                f"expected 0 <= ema < 1 and 0 <= colour <= 1, got {self.ema} and {self.colour}; try 0.998 and 0.3"
-            )
-
-
-@dataclass(frozen=True)
 class Step:
     """What the loop tells of each step.
 
-    Epochs and steps count from 1; `passes`: forwards and backwards an image, the attack's among them; `held_out` only
-    where it was measured.
+    Epochs and steps count from 1; `passes`: forwards and backwards an image, the attack's and the video's among them;
+    `depth_loss`, the part of the loss that is the video's, and `masked`, the share of its pixels that teach nothing, where
+    depth is learned; `held_out` only where it was measured.
     """
 
     epoch: int
@@ -98,20 +53,28 @@ class Step:
     loss: float
     learning_rate: float
     passes: float
+    depth_loss: float | None = None
+    masked: float | None = None
     held_out: "HeldOut | None" = None
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """mIoU on the held-out data: clean and, in adversarial training, after many steps and after one (see `Adversary.checks`)."""
+    """mIoU on the held-out data: clean and, in adversarial training, after many steps and after one (see `Adversary.checks`).
+
+    Where depth is learned without labels, the loss of view synthesis and no mIoU (NaN).
+    """
 
     miou: float
     robust_miou: float | None = None
     single_step_miou: float | None = None
+    depth_loss: float | None = None
 
     @property
     def rank(self) -> float:
-        """By which the best weights are chosen: robust mIoU, or clean mIoU where nothing attacks."""
+        """By which the best weights are chosen: robust mIoU, or clean mIoU where nothing attacks, or the loss without labels."""
+        if self.depth_loss is not None:
+            return -self.depth_loss
         return self.miou if self.robust_miou is None else self.robust_miou
 
     @property
@@ -130,10 +93,15 @@ def train(
     folder: str | Path,
     recipe: Recipe | None = None,
     adversary: Adversary | None = None,
+    depth: DepthTask | None = None,
     fabric: Fabric | None = None,
+    tensorboard: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Path:
     """Train a network with labels and keep the best by mIoU on held-out data, under attack if it is trained under one.
+
+    With video it learns depth beside the labels or, with a weight of 1, alone; the best is then that whose view synthesis
+    loses least on held-out video.
 
     Writes `FOLDER/best.safetensors` (network, classes, recipe), `FOLDER/history.jsonl` (one line a check) and
     `FOLDER/last.ckpt`, from which an interrupted run goes on.
@@ -141,10 +109,13 @@ def train(
     Args:
         network: trained in place; its label space must be the data's. Outputs after those of the classes weigh 1.
         data, holdout: labelled images; choose `holdout` from training data, never from test. Images that fill no whole
-            batch are left out of an epoch; data of fewer images than a batch are one smaller batch.
+            batch are left out of an epoch; data of fewer images than a batch are one smaller batch. Where depth is learned
+            alone, `holdout` is video like its own, and `data` is not read.
         folder: of the results; an unfinished run in it is continued.
         adversary: what attacks the images of each batch; None: nothing.
+        depth: a second task for a `multitask` network, with as many frames of video a step as images; None: labels alone.
         fabric: device, precision and processes; launched already. Default: one process on the CPU.
+        tensorboard: also write event files into the folder: curves and, of the same frames at each check, what is seen.
         on_step: called after each step, on the first process.
 
     Returns:
@@ -152,7 +123,9 @@ def train(
 
     Raises:
         LabelSpaceMismatch: network and data differ. RobustsegError: there are no images or fewer than processes, the
-            folder cannot be written, its checkpoint is torn, or it holds a run under other conditions.
+            folder cannot be written, its checkpoint is torn, or it holds a run under other conditions; a loss is no number
+            (the last checkpoint stays); the video is not that of a moving camera, or as for `multitask.SecondTask`.
+            MissingExtra: events are wanted without TensorBoard.
     """
     recipe, folder = recipe or Recipe(), Path(folder)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -161,12 +134,15 @@ def train(
         if not len(dataset):
             raise RobustsegError(f"expected labelled images, got none in '{name}'; try another split")
     make_folder(folder)
-    run = _Run(network, data, holdout, folder, recipe, fabric, adversary)
+    run = _Run(network, data, holdout, folder, recipe, fabric, adversary, depth)
     run.resume()
+    events = Events(folder, done=run.epoch * run.batches.per_epoch) if tensorboard and fabric.is_global_zero else None
     while run.epoch < recipe.epochs:
-        for event in run.train_epoch():
-            if run.fabric.is_global_zero:
-                on_step(event)
+        for step in run.train_epoch():
+            if events:
+                run.show(step, events)
+            if fabric.is_global_zero:
+                on_step(step)
     return run.best_path
 
 
@@ -182,19 +158,29 @@ class _Run:
         recipe: Recipe,
         fabric: Fabric,
         adversary: Adversary | None = None,
+        depth: DepthTask | None = None,
     ):
-        self.adversary = adversary
+        self.adversary, self.depth = adversary, depth
         self.data, self.holdout, self.folder, self.recipe, self.fabric = data, holdout, folder, recipe, fabric
         self.epoch, self.best = 0, -math.inf
         augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
-        self.batches = Batches(data, augment, batch_size=recipe.batch_size, seed=recipe.seed, fabric=fabric)
-        self.steps = self.batches.per_epoch * recipe.epochs
-        class_weights = _class_weights(self.batches.samples, len(data.label_space), recipe.balance)
-        self.class_weights = fabric.to_device(class_weights)
+        how: dict[str, Any] = {
+            "augment": augment,
+            "batch_size": recipe.batch_size,
+            "seed": recipe.seed,
+            "fabric": fabric,
+        }
         self.network = network.to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(network)
+        self.second = SecondTask(depth, network, **how) if depth else None
+        self.trained: nn.Module = self.second.trained if self.second else self.network
+        alone = self.second is not None and self.second.alone
+        self.batches = self.second.batches if self.second and alone else Batches(data, **how)
+        self.steps = self.batches.per_epoch * recipe.epochs
+        class_weights = _class_weights(self.batches.samples, len(data.label_space), recipe.balance and not alone)
+        self.class_weights = fabric.to_device(class_weights)
+        self.average: Any = copy.deepcopy(self.trained)
         fabric.to_device(self.average)
-        trained = sync_batch_norm(self.network) if fabric.world_size > 1 else self.network
+        trained = sync_batch_norm(self.trained) if fabric.world_size > 1 else self.trained
         optimizer = torch.optim.AdamW(trained.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.model, self.optimizer = fabric.setup(trained, optimizer)
         self.checkpoint = Checkpoint(
@@ -206,6 +192,7 @@ class _Run:
                 "data": identity(data),
                 "held-out data": identity(holdout),
                 "adversary": None if adversary is None else str(adversary),
+                "depth": None if self.second is None else f"{depth} on {self.second.identity}",
             },
         )
 
@@ -213,31 +200,68 @@ class _Run:
     def best_path(self) -> Path:
         return self.folder / "best.safetensors"
 
+    @property
+    def averaged(self) -> Network:
+        """What is measured and kept."""
+        network: Network = self.average.network if self.second else self.average
+        return network
+
     def train_epoch(self) -> Iterator[Step]:
         self.model.train()
         epoch = self.epoch + 1
         start = self.epoch * self.batches.per_epoch
+        masked: list[float | None] = []
         for step in range(start, start + self.batches.per_epoch):
             rate = self.recipe.learning_rate * (1 - step / self.steps) ** 0.9
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             batch = self.batches[step]
             with counted([self.network]) as passes:
-                loss = self._step(batch, step)
+                lost = self._step(batch, step)
             passed = (passes.forwards + passes.backwards) / len(batch.images)
-            last = step + 1 == start + self.batches.per_epoch
-            held_out = self._finish_epoch() if last else None
-            yield Step(epoch, step + 1, self.steps, loss, rate, passed, held_out)
+            passed += self.second.passes if self.second else 0
+            masked.append(lost.masked)
+            held_out = None
+            if step + 1 == start + self.batches.per_epoch:
+                if self.second:
+                    self.second.require_motion(masked, first=not self.epoch)
+                held_out = self._finish_epoch()
+            yield Step(epoch, step + 1, self.steps, lost.loss, rate, passed, lost.depth_loss, lost.masked, held_out)
 
-    def _step(self, batch: Batch, step: int) -> float:
+    def _step(self, batch: Batch, step: int) -> "_Lost":
         batch = batch.to(self.fabric.device)
         images, labels, trades = batch.images, batch.labels, 0.0
         if self.adversary:
             epoch, trades = step / self.batches.per_epoch, self.adversary.trades
             moved = self.adversary.moved(self.network, batch, epoch=epoch, seed=self.recipe.seed, fabric=self.fabric)
             images = torch.cat([images, moved.images]) if trades else moved.images
+        images = images.contiguous(memory_format=torch.channels_last)
+        video, view = batch, None
+        if self.second and not self.second.alone:
+            video = self.second.batches[step].to(self.fabric.device)
         with layer_draws(self.recipe.seed, step, self.fabric):
-            answers = self.model(images.contiguous(memory_format=torch.channels_last)).float()
+            answers = self.model(images, *frames_of(video)) if self.second else Answers(self.model(images), None)
+        loss = torch.zeros((), device=self.fabric.device)
+        if answers.logits is not None:
+            loss = self._segmentation_loss(answers.logits.float(), labels, trades)
+        if self.second and answers.scene is not None:
+            view = self.second.view(self.network, answers.scene, video)
+            loss = loss + view.loss.mean()
+        if not torch.isfinite(loss):
+            which = _not_finite(answers.logits, batch) + (_named(video, view.loss) if view else [])
+            raise RobustsegError(
+                f"expected a finite loss, got {loss.item()} at step {step} in {', '.join(which)}; "
+                "try a smaller learning rate or float32, or leave out what is broken"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self._update_average(step)
+        told = [loss, *((view.loss.mean(), view.masked_share.mean()) if view else ())]
+        return _Lost(*(float(self._over_processes(value, "mean")) for value in told))
+
+    def _segmentation_loss(self, answers: Tensor, labels: Tensor, trades: float) -> Tensor:
+        """This process's share of the mean over the whole batch, as gradients are averaged over processes."""
         logits, *attacked = answers.split(len(labels))
         others = logits.shape[1] - len(self.class_weights)
         class_weights = F.pad(self.class_weights, (0, others), value=1.0)
@@ -247,17 +271,7 @@ class _Run:
             weights_of_pixels = self.class_weights[labels.where(labels != IGNORE, 0)] * (labels != IGNORE)
             pixel_losses = pixel_losses + trades * drift(logits, moved_logits, weights_of_pixels)
         whole_weight = self._over_processes(weight, "sum")
-        # gradients are averaged over processes, so each loss is its share of the mean over the whole batch
-        loss = pixel_losses / whole_weight.clamp_min(1e-6) * self.fabric.world_size
-        if not torch.isfinite(loss):
-            raise RobustsegError(
-                f"expected a finite loss, got {loss.item()} at step {step}; try a smaller learning rate or float32"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        self._update_average(step)
-        return float(self._over_processes(loss, "mean"))
+        return pixel_losses / whole_weight.clamp_min(1e-6) * self.fabric.world_size
 
     def _over_processes(self, value: Tensor, how: str) -> Tensor:
         return torch.as_tensor(self.fabric.all_reduce(value.detach().clone(), reduce_op=how))
@@ -265,7 +279,7 @@ class _Run:
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
         decay = min(self.recipe.ema, (1 + step) / (10 + step))  # a young average forgets faster
-        for mean, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+        for mean, new in zip(self.average.state_dict().values(), self.trained.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(new, 1 - decay)
             else:
@@ -275,15 +289,32 @@ class _Run:
         self.epoch += 1
         held_out = None
         if self.epoch % self.recipe.check_every == 0 or self.epoch == self.recipe.epochs:
-            attacks = self.adversary.checks() if self.adversary else ()
-            measured = (_measure(self.average, self.holdout, self.fabric, attack) for attack in (None, *attacks))
-            held_out = HeldOut(*map(metrics.miou, measured))
+            held_out = self._held_out()
         if self.fabric.is_global_zero:
             if held_out is not None:
                 self._keep(held_out)
             self._save()
         self.fabric.barrier()
         return held_out
+
+    def show(self, step: Step, events: Events) -> None:
+        """Write what TensorBoard shows of a step."""
+        figures = {name: getattr(step, name) for name in ("loss", "learning_rate", "depth_loss", "masked")}
+        if step.held_out is not None:
+            figures |= {f"held-out {name}": value for name, value in dataclasses.asdict(step.held_out).items()}
+        events.curves(figures, step.step)
+        if step.held_out is not None and self.second and self.second.task.weight:
+            video = self.second.batches[0].to(self.fabric.device)
+            scene, view = self.second.look(self.average, video)
+            events.pictures(video.images, scene.disparities[0], view, step.step)
+
+    def _held_out(self) -> HeldOut:
+        if self.second and self.second.alone:
+            lost = self.second.measure(self.average, self.holdout, self.fabric)
+            return HeldOut(math.nan, depth_loss=lost)
+        attacks = self.adversary.checks() if self.adversary else ()
+        measured = (_measure(self.averaged, self.holdout, self.fabric, attack) for attack in (None, *attacks))
+        return HeldOut(*map(metrics.miou, measured))
 
     def _keep(self, held_out: HeldOut) -> None:
         path = self.folder / "history.jsonl"
@@ -299,8 +330,10 @@ class _Run:
             if self.adversary:
                 recipe["adversary"] = dataclasses.asdict(self.adversary)
                 notes["holdout_attack"] = self.adversary.checks()[0].spec
+            if self.depth:
+                recipe["depth"] = dataclasses.asdict(self.depth)
             weights.save(
-                self.average,
+                self.averaged,
                 self.best_path,
                 recipe=recipe,
                 data=self.data.spec,
@@ -311,7 +344,7 @@ class _Run:
 
     def _save(self) -> None:
         self.checkpoint.save(
-            network=self.network.state_dict(),
+            network=self.trained.state_dict(),
             average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
             epoch=self.epoch,
@@ -327,11 +360,28 @@ class _Run:
         state = self.checkpoint.load("network", "average", "optimizer", "epoch", "best")
         if state is None:
             return
-        self.network.load_state_dict(state["network"])
+        self.trained.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best = state["epoch"], state["best"]
         log.info("resumed at epoch %d", self.epoch)
+
+
+class _Lost(NamedTuple):
+    """What `Step` tells of a loss."""
+
+    loss: float
+    depth_loss: float | None = None
+    masked: float | None = None
+
+
+def _not_finite(logits: Tensor | None, batch: Batch) -> list[str]:
+    """The names of the images whose logits are not finite."""
+    return [] if logits is None else _named(batch, logits[: len(batch.ids)].flatten(1).sum(1))
+
+
+def _named(batch: Batch, losses: Tensor) -> list[str]:
+    return [f"'{name}'" for name, lost in zip(batch.ids, losses, strict=True) if not torch.isfinite(lost)]
 
 
 def _class_weights(samples: Remembered, classes: int, balance: bool) -> Tensor:

@@ -8,7 +8,7 @@ random state needs to be stored.
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robustseg.datasets.augment import Augmentation
-from robustseg.records import RobustsegError, json_line, write_whole
+from robustseg.records import RobustsegError, SpecError, json_line, write_whole
 from robustseg.types import Batch, Dataset, ImageRng, Sample
 
 
@@ -32,15 +32,25 @@ class Batches:
         data: images may differ in size; each is read once (see `Remembered`).
         augment: what is done to each image. batch_size: images a step, over all processes. seed: of order and draws.
         fabric: says which process this is.
+        extras: names of what else of a sample is kept; each sample needs all of them.
 
     Attributes:
         per_epoch: batches an epoch.
 
     Raises:
-        RobustsegError: there are no images, or fewer in a batch than processes.
+        RobustsegError: there are no images, or fewer in a batch than processes; later, as for `Remembered`.
     """
 
-    def __init__(self, data: Dataset, augment: Augmentation, *, batch_size: int, seed: int, fabric: Fabric):
+    def __init__(
+        self,
+        data: Dataset,
+        augment: Augmentation,
+        *,
+        batch_size: int,
+        seed: int,
+        fabric: Fabric,
+        extras: Collection[str] = (),
+    ):
         if not len(data):
             raise RobustsegError(f"expected images to train on, got none in '{data.spec}'; try another split")
         self.size = min(batch_size, len(data))
@@ -49,7 +59,7 @@ class Batches:
                 f"expected at least one image a process in each batch, got {fabric.world_size} processes for batches "
                 f"of {self.size}; try fewer devices or a larger batch size"
             )
-        self.samples, self.augment, self.seed = Remembered(data), augment, seed
+        self.samples, self.augment, self.seed = Remembered(data, extras), augment, seed
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.per_epoch = len(data) // self.size
 
@@ -66,25 +76,56 @@ class Batches:
 
 
 class Remembered:
-    """A data set whose images, read once, stay in memory as 8-bit values while they fit in 4 GB."""
+    """A data set whose images, read once, stay in memory as 8-bit values while they fit in 4 GB.
 
-    def __init__(self, data: Dataset, most_bytes: float = 4e9):
-        self.data, self.free = data, most_bytes
-        self.known: dict[int, tuple[Tensor, Tensor]] = {}
+    Args:
+        extras: names of what else of a sample is kept: images of its size, or small tensors.
+
+    Raises:
+        RobustsegError: when read, an image or an extra is not finite. SpecError: an extra is not there.
+    """
+
+    def __init__(self, data: Dataset, extras: Collection[str] = (), most_bytes: float = 4e9):
+        self.data, self.extras, self.free = data, tuple(extras), most_bytes
+        self.known: dict[int, tuple[Tensor, Tensor, dict[str, Tensor]]] = {}
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self.known:
-            sample = self.data[index]
-            image, labels = (sample.image * 255).round().to(torch.uint8), sample.labels.to(torch.uint8)
-            if self.free < image.numel() + labels.numel():
+            sample = self._read(index)
+            frames = {name: _as_bytes(x) if x.shape == sample.image.shape else x for name, x in sample.extras.items()}
+            kept = _as_bytes(sample.image), sample.labels.to(torch.uint8), frames
+            size = sum(x.numel() * x.element_size() for x in (*kept[:2], *frames.values()))
+            if self.free < size:
                 return sample
-            self.free -= image.numel() + labels.numel()
-            self.known[index] = image, labels
-        image, labels = self.known[index]
-        return Sample(image.float() / 255, labels.to(torch.int64), self.data.ids[index])
+            self.free -= size
+            self.known[index] = kept
+        image, labels, frames = self.known[index]
+        extras = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in frames.items()}
+        return Sample(image.float() / 255, labels.to(torch.int64), self.data.ids[index], extras)
+
+    def _read(self, index: int) -> Sample:
+        sample = self.data[index]
+        missing = [name for name in self.extras if name not in sample.extras]
+        if missing:
+            raise SpecError(
+                f"expected '{missing[0]}' of each sample, got none for '{sample.id}' of {self.data.spec}; "
+                "try video data, such as streets(neighbours=True)"
+            )
+        extras = {name: sample.extras[name] for name in self.extras}
+        for x in (sample.image, *extras.values()):
+            if not torch.isfinite(x).all():
+                raise RobustsegError(
+                    f"expected finite values, got NaN or infinity in '{sample.id}' of {self.data.spec}; "
+                    "try leaving this sample out"
+                )
+        return Sample(sample.image, sample.labels, sample.id, extras)
+
+
+def _as_bytes(image: Tensor) -> Tensor:
+    return (image * 255).round().to(torch.uint8)
 
 
 @contextmanager

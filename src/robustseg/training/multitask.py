@@ -1,0 +1,285 @@
+"""Depth from unlabelled video as a second task: what it adds to each step of the one loop.
+
+A step sees a batch with labels and a batch of video of the same size, in one pass of the encoder, so batch norm sees both.
+The video's loss is that of view synthesis (`robustseg.photometric`), for which a second network, here and not kept,
+tells how the camera moved. One number, the weight lambda, makes every training of a comparison: 0 is the control, whose
+encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
+
+Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 2017, and Godard et al., ICCV 2019 (motion).
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from robustseg import registry
+from robustseg.datasets.augment import Augmentation
+from robustseg.geometry import invert_pose, rigid_pose
+from robustseg.networks.depth import MultiTask
+from robustseg.photometric import ViewSynthesis, view_synthesis_loss
+from robustseg.records import RobustsegError, SpecError
+from robustseg.training.resumable import Batches, Remembered, identity
+from robustseg.types import Batch, Dataset, Images, Intrinsics, Logits, Mask, Network, Pose, Sample, frozen
+
+log = logging.getLogger(__name__)
+
+EXTRAS = ("previous", "next", "intrinsics")
+"""What a sample of video must know besides its image."""
+
+MOTION_SCALE = 0.01
+"""Factor on what the motion network answers, so that it starts near a camera at rest (Godard et al. 2019)."""
+
+
+@dataclass(frozen=True)
+class DepthTask:
+    """Depth from video beside the labels.
+
+    Args:
+        video: data spec of frames with their neighbours, such as "clip('drive.mp4')" or "streets(neighbours=True)".
+        weight: lambda, 0 to 1: into the encoder flows so much of the gradient from depth and `1 - weight` of that from
+            the labels; the decoders learn their own task in full. 0: the control, video counts in batch norm alone.
+            1: depth alone; no label and no labelled image is used.
+        moving: names of classes, such as "car", whose pixels the view synthesis leaves out where the network itself sees
+            them.
+    """
+
+    video: str
+    weight: float = 0.1
+    moving: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise RobustsegError(
+                f"expected a weight of depth of 0 (the control) to 1 (depth alone), got {self.weight}; try 0.1"
+            )
+
+
+class MotionNetwork(nn.Module):
+    """How the camera moves from one frame to the next: strided convolutions on both, the mean of the answers over the image.
+
+    Source: Zhou et al., CVPR 2017, figure 4 (pose); axis and angle as in Godard et al., ICCV 2019.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 6
+        for channels, size in ((16, 7), (32, 5), (64, 3), (128, 3), (256, 3), (256, 3), (256, 3)):
+            layers += [nn.Conv2d(before, channels, size, stride=2, padding=size // 2), nn.ReLU(inplace=True)]
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")  # type: ignore[arg-type]
+            before = channels
+        last = nn.Conv2d(before, 6, 1)
+        # Almost at rest, where some pixels gain by any motion; further off none may, and at rest none can.
+        for parameter in last.parameters():
+            nn.init.normal_(parameter, std=0.002)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, first: Images, second: Images) -> Pose:
+        """Poses `[b, 4, 4]` from the camera of the first frames to that of the second, in units of its own."""
+        both = torch.cat([first, second], 1) * 4 - 2
+        turn, shift = (MOTION_SCALE * self.layers(both).mean((2, 3))).float().split(3, 1)
+        return rigid_pose(turn, shift)
+
+
+class Scene(NamedTuple):
+    """What the networks make of video frames: disparities (see `MultiTask.disparities`), and the cameras around them."""
+
+    disparities: tuple[Tensor, ...]
+    pose_previous: Pose
+    pose_next: Pose
+    intrinsics: Intrinsics
+
+
+class Answers(NamedTuple):
+    """What one step asks for: logits of the images with labels, if any are used, and the scene, if it is to be learned."""
+
+    logits: Logits | None
+    scene: Scene | None
+
+
+class WithMotion(nn.Module):
+    """A network with what learns beside it: all that a training with video moves.
+
+    Args:
+        network: trained in place. weight: see `DepthTask`.
+        calibrated: whether the intrinsics are known; if not, one factor on the given focal length is learned.
+    """
+
+    def __init__(self, network: MultiTask, weight: float, *, calibrated: bool = True):
+        super().__init__()
+        self.network, self.weight, self.motion = network, weight, MotionNetwork().requires_grad_(weight > 0)
+        self.focal = None if calibrated or not weight else nn.Parameter(torch.zeros(()))
+        network.module.depth.requires_grad_(weight > 0)
+        network.module.segmentation.requires_grad_(weight < 1)
+
+    def forward(
+        self, images: Images, frames: Images, previous: Images, following: Images, intrinsics: Intrinsics
+    ) -> Answers:
+        """Images with labels; frames of video, those before and after them, and their camera. All of one size."""
+        if self.weight == 1:
+            return Answers(None, self.scene(self.network.disparities(frames), frames, previous, following, intrinsics))
+        logits, disparities = self.network.both(images, frames, self.weight)
+        if not self.weight:
+            return Answers(logits, None)
+        return Answers(logits, self.scene(disparities, frames, previous, following, intrinsics))
+
+    def scene(
+        self,
+        disparities: tuple[Tensor, ...],
+        frames: Images,
+        previous: Images,
+        following: Images,
+        intrinsics: Intrinsics,
+    ) -> Scene:
+        """The disparities of frames with the cameras around them."""
+        # Both pairs in the order of time: to the network they are one kind of motion.
+        before, after = self.motion(torch.cat([previous, frames]), torch.cat([frames, following])).chunk(2)
+        if self.focal is not None:
+            zoom = self.focal.exp()
+            intrinsics = intrinsics @ torch.stack([zoom, zoom, torch.ones_like(zoom)]).diag()
+        return Scene(disparities, invert_pose(before), after, intrinsics)
+
+
+class Uncalibrated:
+    """Video of an unknown camera with a first guess: square pixels, as far away as the image is wide, axis in the middle."""
+
+    def __init__(self, data: Dataset):
+        self._data, self.spec, self.label_space, self.ids = data, data.spec, data.label_space, data.ids
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._data[index]
+        h, w = sample.image.shape[-2:]
+        guess = torch.tensor([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=torch.float32)
+        return dataclasses.replace(sample, extras={**sample.extras, "intrinsics": guess})
+
+
+class SecondTask:
+    """The video of a training: its batches, what is trained with it, and what it loses.
+
+    Args:
+        task: what is learned from which video. network: that learns it beside its labels.
+        augment, batch_size, seed, fabric: of the training.
+
+    Attributes:
+        batches: of video. trained: the network with what learns beside it. identity: of the video.
+
+    Raises:
+        RobustsegError: the network has no depth decoder, the crop is no multiple of what the encoder halves to, or a class
+            that moves is none of the network's. SpecError: as the video's spec.
+    """
+
+    def __init__(
+        self, task: DepthTask, network: Network, *, augment: Augmentation, batch_size: int, seed: int, fabric: Fabric
+    ):
+        if not isinstance(network, MultiTask):
+            raise RobustsegError(
+                f"expected a network with a depth decoder, got '{network.spec}'; try multitask(encoder='resnet18')"
+            )
+        _require_multiples(augment.crop, network)
+        unknown = [name for name in task.moving if name not in network.label_space.names]
+        if unknown:
+            known = ", ".join(network.label_space.names)
+            raise SpecError(f"expected classes of '{network.spec}' that move, got '{unknown[0]}'; try {known}")
+        video: Dataset = registry.build("data", task.video)
+        self.task, self.identity = task, identity(video)
+        self.calibrated = not len(video) or "intrinsics" in video[0].extras
+        self.batches = Batches(
+            self._known(video), augment, batch_size=batch_size, seed=seed, fabric=fabric, extras=EXTRAS
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.trained = WithMotion(network, task.weight, calibrated=self.calibrated)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no label is used."""
+        return self.task.weight == 1
+
+    @property
+    def passes(self) -> float:
+        """Forwards and backwards of the network for each image of a batch: its own, and those of a frame."""
+        return 2.0 if self.alone else 4.0
+
+    def _known(self, video: Dataset) -> Dataset:
+        return video if self.calibrated else Uncalibrated(video)
+
+    def view(self, network: Network, scene: Scene, video: Batch) -> ViewSynthesis:
+        """How well the scene explains the frames.
+
+        Args:
+            network: that finds what moves.
+        """
+        previous, following = (video.extras[name] for name in EXTRAS[:2])
+        moving = self._moving(network, video.images) if self.task.moving else None
+        poses = scene.pose_previous, scene.pose_next
+        return view_synthesis_loss(
+            scene.disparities, video.images, previous, following, *poses, scene.intrinsics, moving=moving
+        )
+
+    def _moving(self, network: Network, frames: Images) -> Mask:
+        movers = [i for i, name in enumerate(network.label_space.names) if name in self.task.moving]
+        with frozen(network), torch.no_grad():
+            return torch.isin(network.predict(frames), torch.tensor(movers, device=frames.device))
+
+    def require_motion(self, masked: Sequence[float | None], *, first: bool) -> None:
+        """Say where each step of an epoch masked all pixels, so that nothing was learned.
+
+        Raises:
+            RobustsegError: in the first epoch, as with a camera that stands still; later it is logged.
+        """
+        if set(masked) != {1.0}:
+            return
+        sentence = (
+            f"expected video of a moving camera, got '{self.task.video}', in which no pixel of a whole epoch is explained "
+            "better by depth than by standing still; try a drive, or a larger step between its frames"
+        )
+        if first:
+            raise RobustsegError(sentence)
+        log.warning("%s, or a smaller learning rate", sentence)
+
+    def measure(self, trained: WithMotion, holdout: Dataset, fabric: Fabric) -> float:
+        """The mean loss of view synthesis on held-out video, cut at the right and bottom to what the encoder halves to."""
+        samples, losses = Remembered(self._known(holdout), EXTRAS), []
+        for index in range(len(samples)):
+            video = Batch.of([_cut(samples[index], trained.network)]).to(fabric.device)
+            losses.append(float(self.look(trained, video)[1].loss))
+        return sum(losses) / len(losses)
+
+    def look(self, trained: WithMotion, video: Batch) -> tuple[Scene, ViewSynthesis]:
+        """What a trained network makes of video; nothing learns."""
+        with frozen(trained), torch.no_grad():
+            disparities = trained.network.disparities(video.images)
+            scene = trained.scene(disparities, *frames_of(video))
+            return scene, self.view(trained.network, scene, video)
+
+
+def frames_of(video: Batch) -> tuple[Tensor, ...]:
+    """Frames, those before and after them, and their intrinsics."""
+    frames = (video.images, *(video.extras[name] for name in EXTRAS[:2]))
+    return *(x.contiguous(memory_format=torch.channels_last) for x in frames), video.extras["intrinsics"]
+
+
+def _require_multiples(crop: tuple[int, int], network: MultiTask) -> None:
+    divisor = network.expects.divisor or 1
+    if any(side % divisor for side in crop):
+        near = "x".join(str(max(divisor, round(side / divisor) * divisor)) for side in crop)
+        raise RobustsegError(
+            f"expected a crop whose sides are multiples of {divisor} for depth, got {crop[0]}x{crop[1]}; try {near}"
+        )
+
+
+def _cut(sample: Sample, network: MultiTask) -> Sample:
+    divisor = network.expects.divisor or 1
+    height, width = (side // divisor * divisor for side in sample.image.shape[-2:])
+    frames = {name: sample.extras[name][:, :height, :width] for name in EXTRAS[:2]}
+    extras = {**frames, "intrinsics": sample.extras["intrinsics"]}
+    return Sample(sample.image[:, :height, :width], sample.labels[:height, :width], sample.id, extras)

@@ -1,0 +1,241 @@
+"""Depth from video beside the labels: it learns, resumes bit for bit, weighs gradients as asked, and says what is wrong."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from robustseg import registry
+from robustseg.datasets.augment import Augmentation
+from robustseg.networks import weights
+from robustseg.networks.depth import MultiTask
+from robustseg.networks.erfnet import ERFNet
+from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
+from robustseg.training import DepthTask, Recipe, Step, train
+from robustseg.training.multitask import MotionNetwork, SecondTask, Uncalibrated, frames_of
+
+LABELLED = "streets(scenes=2, frames=1, size='32x48', split='train')"
+VIDEO = "streets(scenes=1, frames=4, size='32x48', split='train', neighbours=True)"
+STILL = {"scale": (1.0, 1.0), "flip": False, "colour": 0.0}
+QUICK = Recipe(epochs=3, batch_size=2, crop=(32, 48), check_every=1)
+
+
+def small() -> MultiTask:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return MultiTask(encoder="erfnet", width=0.25)
+
+
+def run(folder: Path, depth: DepthTask | None = None, **changed: Any) -> Path:
+    labelled = registry.build("data", LABELLED)
+    given = {"network": small(), "data": labelled, "holdout": labelled, "recipe": QUICK, **changed}
+    return train(given.pop("network"), given.pop("data"), folder=folder, depth=depth or DepthTask(VIDEO), **given)
+
+
+def second(task: DepthTask, recipe: Recipe = QUICK) -> SecondTask:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
+    return SecondTask(task, small(), augment=augment, batch_size=2, seed=0, fabric=fabric)
+
+
+def test_learns_two_images_and_their_depth(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(QUICK, epochs=40, check_every=40, ema=0.9, learning_rate=3e-3, balance=False, **STILL)
+    steps: list[Step] = []
+    run(tmp_path, DepthTask(VIDEO, 0.3), recipe=recipe, on_step=steps.append)
+    depth = [s.depth_loss or 0.0 for s in steps]
+    labels = [s.loss - d for s, d in zip(steps, depth, strict=True)]
+    assert labels[-1] < 0.6 * labels[0]
+    assert sum(depth[-4:]) < 0.8 * sum(depth[:4])
+    assert all(0 < (s.masked or 0) < 1 for s in steps[-4:])
+    assert {s.passes for s in steps} == {4}
+
+
+def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.step == 2:
+            raise Cut
+
+    best = run(tmp_path / "whole")
+    with pytest.raises(Cut):
+        run(tmp_path / "cut", on_step=cut)
+    torch.rand(7)  # whatever happened in between
+    assert run(tmp_path / "cut").read_bytes() == best.read_bytes()
+    states = [torch.load(tmp_path / f / "last.ckpt", weights_only=True)["network"] for f in ("whole", "cut")]
+    assert any(name.startswith("motion.") for name in states[0])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert weights.notes_of(best)["recipe"]["depth"] == {"video": VIDEO, "weight": 0.1, "moving": []}
+
+
+def test_another_weight_or_video_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    for other in (DepthTask(VIDEO, 0.2), DepthTask(VIDEO.replace("frames=4", "frames=3"))):
+        with pytest.raises(RobustsegError, match=r"expected depth .*of the run in .* got .*another folder"):
+            run(tmp_path, other)
+
+
+def changed_by(folder: Path, depth: DepthTask | None, **how: Any) -> dict[str, bool]:
+    """Which parts of the network a training of one step changes."""
+    network, before = small(), small().state_dict()
+    labelled = registry.build("data", LABELLED)
+    data = {"data": labelled, "holdout": labelled, **how}
+    recipe = dataclasses.replace(QUICK, epochs=1)
+    train(network, data.pop("data"), folder=folder, recipe=recipe, depth=depth, **data)
+    parts: dict[str, bool] = {}
+    for name, tensor in network.state_dict().items():
+        part = name.split(".")[1]
+        parts[part] = parts.get(part, False) or not torch.equal(tensor, before[name])
+    return parts
+
+
+def test_one_number_makes_every_training_of_a_comparison(tmp_path: Path) -> None:
+    video = registry.build("data", VIDEO)
+    single, control, both, alone = (
+        changed_by(tmp_path / str(i), depth, **how)
+        for i, (depth, how) in enumerate(
+            (
+                (None, {}),
+                (DepthTask(VIDEO, 0), {}),
+                (DepthTask(VIDEO, 0.5), {}),
+                (DepthTask(VIDEO, 1), {"data": video, "holdout": video}),
+            )
+        )
+    )
+    assert single == control == {"encoder": True, "segmentation": True, "depth": False}
+    assert both == {"encoder": True, "segmentation": True, "depth": True}
+    assert alone == {"encoder": True, "segmentation": False, "depth": True}
+    (line,) = read_lines(tmp_path / "3" / "history.jsonl")
+    assert line["miou"] is None
+    assert weights.notes_of(tmp_path / "3" / "best.safetensors")["holdout_depth_loss"] == line["depth_loss"] > 0
+
+
+def test_the_control_sees_the_video_in_batch_norm_alone(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(QUICK, epochs=1, **STILL)
+    steps: list[Step] = []
+    videos = (VIDEO, VIDEO.replace("scenes=1", "seed=5, scenes=1"))
+    paths = [run(tmp_path / str(i), DepthTask(v, 0), recipe=recipe, on_step=steps.append) for i, v in enumerate(videos)]
+    first, other = (weights.read_state(path) for path in paths)
+    assert not torch.equal(
+        first["module.encoder.down1.norm.running_mean"], other["module.encoder.down1.norm.running_mean"]
+    )
+    assert [s.depth_loss for s in steps] == [None, None]
+
+
+def test_an_unknown_focal_length_is_learned(tmp_path: Path) -> None:
+    task = second(DepthTask(VIDEO))
+    assert task.trained.focal is None
+    video = Uncalibrated(registry.build("data", VIDEO))
+    assert video[0].extras["intrinsics"].tolist() == [[48, 0, 23.5], [0, 48, 15.5], [0, 0, 1]]
+    for i, pixels in enumerate(("48.0", None)):
+        frames = tmp_path / str(i)
+        frames.mkdir()
+        for frame in range(4):
+            picture(registry.build("data", VIDEO)[frame].image, frames / f"{frame:06d}.png")
+        known = f", intrinsics=({pixels}, {pixels}, 23.5, 15.5)" if pixels else ""
+        path = run(
+            tmp_path / f"run{i}", DepthTask(f"clip('{frames}'{known})"), recipe=dataclasses.replace(QUICK, epochs=1)
+        )
+        assert path.is_file()
+        state = torch.load(tmp_path / f"run{i}" / "last.ckpt", weights_only=True)["network"]
+        assert ("focal" in state) == (pixels is None)
+        assert pixels or float(state["focal"]) != 0
+
+
+def picture(image: Tensor, path: Path) -> None:
+    Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+
+
+def test_motion_is_seen_in_the_order_of_time() -> None:
+    task = second(DepthTask(VIDEO, 1.0), dataclasses.replace(QUICK, **STILL))
+    batch = task.batches[0]
+    frames, previous, following, intrinsics = frames_of(batch)
+    scene = task.trained(frames, frames, previous, following, intrinsics).scene
+    forth = task.trained.motion(previous, frames)
+    torch.testing.assert_close(scene.pose_previous @ forth, torch.eye(4).expand(2, 4, 4))
+    torch.testing.assert_close(scene.pose_next, task.trained.motion(frames, following))
+    torch.testing.assert_close(scene.intrinsics, intrinsics)
+
+
+def test_motion_starts_near_rest() -> None:
+    pose = MotionNetwork()(torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48))
+    torch.testing.assert_close(pose, torch.eye(4).expand(2, 4, 4), atol=0.1, rtol=0)
+
+
+def test_what_the_network_sees_move_is_left_out() -> None:
+    task = second(DepthTask(VIDEO, 0.5, moving=("car",)))
+    network = task.trained.network
+    head = network.module.segmentation.heads["1"]
+    for class_seen, left_out in ((8, True), (3, False)):
+        head.bias.data.zero_()[class_seen] = 1e4
+        video = task.batches[0]
+        masked = task.look(task.trained, video)[1].masked
+        assert bool(masked.all()) == left_out
+
+
+def test_a_loss_that_is_no_number_names_its_sample_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    network, kept = small(), b""
+
+    def spoil(step: Step) -> None:
+        nonlocal kept
+        kept = (tmp_path / "last.ckpt").read_bytes()
+        network.module.depth.heads["1"].bias.data.fill_(torch.nan)
+
+    with pytest.raises(RobustsegError, match=r"expected a finite loss, got nan at step \d in 'streets-0000_00000\d'"):
+        run(tmp_path, network=network, on_step=spoil)
+    assert (tmp_path / "last.ckpt").read_bytes() == kept
+    run(tmp_path)  # goes on from there
+
+
+def test_a_camera_that_stands_still_is_said(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(4):
+        picture(registry.build("data", VIDEO)[0].image, frames / f"{i:06d}.png")
+    still = f"clip('{frames}', intrinsics=(50.0, 50.0, 23.5, 15.5))"
+    with pytest.raises(RobustsegError, match=r"expected video of a moving camera, got 'clip.* try a drive"):
+        run(tmp_path / "run", DepthTask(still))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_tensorboard_shows_depth_warps_and_masks(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, recipe=dataclasses.replace(QUICK, epochs=1), tensorboard=True)
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert {"loss", "depth_loss", "masked", "learning_rate", "held-out miou"} <= set(shown.Tags()["scalars"])
+    wanted = {"frame", "disparity", "warped previous", "warped next", "masked"}
+    assert {tag.split("/")[0] for tag in shown.Tags()["images"]} == wanted
+
+
+def test_events_without_tensorboard_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtra, match=r"expected the package 'tensorboard', got none; try: pip install"):
+        run(tmp_path, tensorboard=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "sentence"),
+    [
+        ({"weight": 1.5}, {}, r"expected a weight of depth of 0 \(the control\) to 1 \(depth alone\), got 1.5"),
+        ({"moving": ("tram",)}, {}, "expected classes of .* that move, got 'tram'; try sky, "),
+        (
+            {"video": LABELLED},
+            {},
+            r"expected 'previous' of each sample, got none for 'streets-0000_000000' .*try video",
+        ),
+        ({}, {"network": ERFNet(width=0.25)}, "expected a network with a depth decoder, got 'erfnet.*try multitask"),
+        ({}, {"recipe": dataclasses.replace(QUICK, crop=(30, 48))}, "multiples of 8 for depth, got 30x48; try 32x48"),
+    ],
+)
+def test_nonsense_is_one_sentence(task: dict[str, Any], changed: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises((RobustsegError, SpecError), match=sentence):
+        run(tmp_path, DepthTask(**{"video": VIDEO, **task}), **changed)
