@@ -113,15 +113,21 @@ def test_too_few_frames_are_told(tmp_path: Path) -> None:
         clip(place, step=0)
 
 
-def test_frames_that_change_size_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [None, "16x24"])
+def test_frames_that_change_size_are_told(tmp_path: Path, size: str | None) -> None:
     place = frames(tmp_path / "drive", 4)
     Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(place / "003.png")
-    data = clip(str(place))
+    data = clip(str(place), size=size)
     data[0]
-    with pytest.raises(
-        RobustsegError, match="expected frames of one size, got 8x6 in 'drive_002' and 9x6 in 'drive_003'"
-    ):
+    with pytest.raises(RobustsegError, match=r"expected frames of one size, 8x6, got 9x6 in 'drive_003'; try"):
         data[1]
+
+
+def test_frames_of_a_tree_that_change_size_are_told(tmp_path: Path) -> None:
+    place = trees.kitti_odometry(tmp_path, sequences=("00",))
+    trees.write_image(place / "sequences" / "00" / "image_2" / "000002.png", (6, 9))
+    with pytest.raises(RobustsegError, match=r"expected frames of one size, 8x6, got 9x6 in '00_000002'"):
+        kitti_odometry(str(place))[0]
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,7 @@ class Triplets:
             extras["depth"] = torch.zeros(image.shape[1:]) if known is None else read_depth(known, image.shape[1:])
         for name, there in (("previous", at - self.step), ("next", at + self.step)) if self._neighbours else ():
             extras[name] = drive.read(there)
-            if extras[name].shape != image.shape:
-                sizes = [f"{x.shape[2]}x{x.shape[1]}" for x in (image, extras[name])]
-                raise RobustsegError(
-                    f"expected frames of one size, got {sizes[0]} in '{drive.ids[at]}' and {sizes[1]} in "
-                    f"'{drive.ids[there]}'; try one video a clip"
-                )
+            _require_size(extras[name], size_of(image), drive.ids[there])
             if drive.poses is not None:
                 pose = np.linalg.inv(drive.poses[there]) @ drive.poses[at]
                 extras[f"pose_{name}"] = torch.from_numpy(pose).float()
@@ -140,26 +135,25 @@ def clip(
     wanted = None if size is None else parse_size(size)
     given = f", intrinsics={tuple(intrinsics)!r}" if intrinsics is not None else ""
     given += f", size='{wanted[0]}x{wanted[1]}'" if wanted else ""
-    camera = None
+    before, camera = size_of(source[0]), None
     if intrinsics is not None:
-        before = size_of(source[0])
-        camera = camera_matrix(intrinsics, before, of=path)
-        camera = resize_intrinsics(camera, before, wanted or before)
-    frames = _Decoded(source, wanted) if isinstance(source, Video) else _Read(source, wanted)
+        camera = resize_intrinsics(camera_matrix(intrinsics, before, of=path), before, wanted or before)
+    frames = (_Decoded if isinstance(source, Video) else _Read)(source, before, wanted or before)
     drive = Drive([source.name(i) for i in range(len(source))], frames.__getitem__, camera)
     files = (Path(path),) if isinstance(source, Video) else ()
     return Triplets([drive], spec=f"clip(path={path!r}{given})", step=step, classes=classes, files=files)
 
 
 class _Read:
-    """Frames of a source, read when asked for, at one size if there is one wanted."""
+    """Frames of a source, read when asked for: from one size, and to one."""
 
-    def __init__(self, source: Images | Video, size: tuple[int, int] | None):
-        self._source, self._size = source, size
+    def __init__(self, source: Images | Video, before: tuple[int, int], after: tuple[int, int]):
+        self._source, self._before, self._after = source, before, after
 
     def __getitem__(self, index: int) -> Tensor:
         image = self._source[index]
-        return image if self._size is None else resize_image(image, self._size)
+        _require_size(image, self._before, self._source.name(index))
+        return image if self._before == self._after else resize_image(image, self._after)
 
 
 class _Decoded(_Read):
@@ -172,6 +166,14 @@ class _Decoded(_Read):
 
     def __getitem__(self, index: int) -> Tensor:
         return self._frames[index].float() / 255
+
+
+def _require_size(image: Tensor, size: tuple[int, int], name: str) -> None:
+    if size_of(image) != size:
+        raise RobustsegError(
+            f"expected frames of one size, {size[1]}x{size[0]}, got {image.shape[2]}x{image.shape[1]} in '{name}'; "
+            "try one video a clip"
+        )
 
 
 def size_of(image: Tensor | Path) -> tuple[int, int]:
