@@ -24,6 +24,7 @@ RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-cle
 FOREIGN = ROOT / "results" / "enet-foreign"
 REDUNDANT = ROOT / "results" / "baer2020-camvid"
 ROBUST, PAINTED = ROOT / "results" / "adversarial-camvid", ROOT / "results" / "sandoval2022-camvid"
+PREFERRED = ROOT / "results" / "arnab2018-camvid"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -209,6 +210,19 @@ def _robust_cell(record: Record, records: list[Record]) -> str:
     return f"**{100 * metrics.miou(record.counts):.1f}**{q}, {alive}"
 
 
+def preferred() -> str:
+    """Of docs/which-network.md: the answers in words, the verdicts on the paper's claims, where all figures stand."""
+    if not (PREFERRED / "verdicts.json").is_file():
+        return "_No records yet._\n"
+    found = json.loads((PREFERRED / "verdicts.json").read_text())
+    said = "\n\n".join(found["words"])
+    return (
+        f"{said}\n\nThe paper's claims, tried on these networks:\n\n{_claims(found)}\n\nTier `{found['tier']}`, commit {found['commits']}, {found['dates']}, "
+        f"{found['hours']}; made by `results/arnab2018-camvid/run.sh`. All tables and the numbers behind each verdict: "
+        "[tables.md](../results/arnab2018-camvid/tables.md); the figures: [figures.html](../results/arnab2018-camvid/figures.html).\n"
+    )
+
+
 def _family(spec: str) -> tuple[str, int]:
     strength = re.search(r"(\d+)/255", spec)
     family = re.sub(r"(budget='\w+:|rms=')\d+/255'(, )?", "", spec).replace("()", "")
@@ -232,16 +246,14 @@ def _provenance(records: list[Record]) -> str:
 
 def main() -> int:
     """Write, or with `--check` say whether everything is as it would be written."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    for name, made in (("results", results()), ("baer2020", redundant()), ("robust", robust())):
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
-            lambda m, made=made: m[1] + made + m[2],  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
-    wanted = {readme: text, ROOT / "docs" / "names.md": names()}
+    readme, which = ROOT / "README.md", ROOT / "docs" / "which-network.md"
+    wanted = {path: path.read_text() for path in (readme, which)}
+    blocks = {"results": results(), "baer2020": redundant(), "robust": robust(), "arnab2018": preferred()}
+    for name, made in blocks.items():
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        for path, text in wanted.items():
+            wanted[path] = re.sub(marks, lambda m, made=made: m[1] + made + m[2], text, flags=re.DOTALL)  # type: ignore[misc]
+    wanted[ROOT / "docs" / "names.md"] = names()
     stale = [p for p, content in wanted.items() if not p.is_file() or p.read_text() != content]
     if "--check" in sys.argv:
         return len(stale)

@@ -157,7 +157,7 @@ def test_of_several_draws_the_mean_and_the_worst_of_each_image_are_drawn() -> No
 def test_miou_stands_beside_q_on_one_axis() -> None:
     svg = strength_figure(runs.run())
     root = ElementTree.fromstring(svg)
-    assert 'aria-label="mIoU, % and Q, % of clean mIoU left against realised strength"' in svg
+    assert 'aria-label="mIoU, % and Q, % of clean mIoU left against realised RMS, n/255"' in svg
     texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
     assert [t for t in texts if t in ("first", "second")] == ["first", "first", "second", "second"]
     assert [t for t in texts if t and t.startswith(("mIoU,", "Q,"))][:2] == ["mIoU, %", "Q, % of clean mIoU left"]

@@ -70,7 +70,7 @@ def test_tables_and_verdicts_are_written_for_people_and_for_scripts(tmp_path):
 def test_tables_and_claims_are_made_without_torch():
     code = (
         "import sys\nimport robustseg.experiments.study, robustseg.experiments.baer2020_claims\n"
-        "import robustseg.experiments.sandoval2022_claims\n"
+        "import robustseg.experiments.sandoval2022_claims, robustseg.experiments.arnab2018_figures\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

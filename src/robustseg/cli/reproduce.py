@@ -7,19 +7,33 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from robustseg.cli.shared import Device, OutDir, app, err, out, pick_device, plain, progress_bar
+from robustseg.cli.shared import Device, OutDir, app, err, out, parse_size, pick_device, plain, progress_bar
 from robustseg.records import RobustsegError
 
-PAPERS = ("baer2020", "sandoval2022")
+PAPERS = ("arnab2018", "baer2020", "sandoval2022")
 
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="baer2020 or sandoval2022.")],
+    paper: Annotated[str, typer.Argument(help="arnab2018, baer2020 or sandoval2022.")],
     out_dir: OutDir,
     tier: Annotated[str, typer.Option(help="synthetic (a minute), camvid, or full (Cityscapes).")] = "synthetic",
-    data: Annotated[str, typer.Option(help="Folder with camvid and video, or with cityscapes.")] = "data",
+    data: Annotated[
+        str,
+        typer.Option(help="Folder with camvid and video, or with cityscapes. arnab2018: or a data spec of your own."),
+    ] = "data",
     rows: Annotated[str | None, typer.Option(help="baer2020: rows of tables 2 and 3 to run, joined by commas.")] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="arnab2018: spec of your own, or name of one of the tier's; may be given several times."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="arnab2018: resize images of your own to HxW.")] = None,
+    train_only: Annotated[
+        bool,
+        typer.Option(
+            "--train-only", help="arnab2018: train the networks, which may be done several at once, and stop."
+        ),
+    ] = False,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
 ) -> None:
@@ -29,10 +43,13 @@ def reproduce(
     """
     if paper not in PAPERS:
         raise RobustsegError(f"expected a paper, got '{paper}'; try {', '.join(PAPERS)}")
-    if rows and paper != "baer2020":
-        raise RobustsegError(f"expected --rows with baer2020 only, got it with {paper}; try without")
+    owners = {"rows": "baer2020", "network": "arnab2018", "size": "arnab2018", "train-only": "arnab2018"}
+    for option, given in {"rows": rows, "network": network, "size": size, "train-only": train_only}.items():
+        if given and paper != owners[option]:
+            raise RobustsegError(f"expected --{option} with {owners[option]} only, got it with {paper}; try without")
     module = importlib.import_module(f"robustseg.experiments.{paper}")
-    study = module.tier(tier, data)
+    own = {"networks": network or [], "size": parse_size(size) if size else None} if network or size else {}
+    study = module.tier(tier, data, **own)
     options = {"rows": [row.strip() for row in rows.split(",")]} if rows else {}
     where = pick_device(device)
     if dry_run:
@@ -49,6 +66,9 @@ def reproduce(
     def told(step: str) -> None:
         err.print(plain(step), highlight=False, soft_wrap=True)
 
+    if train_only:
+        module.train(study, out_dir, device=where, on_step=told)
+        return
     with progress_bar() as on_batch:
         findings = module.reproduce(study, out_dir, device=where, on_step=told, on_batch=on_batch, **options)
     for finding in findings:
