@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from robustseg import registry
 from robustseg.datasets.streets import Streets
-from robustseg.depth_evaluation import RowDepth, evaluate_depth, motion_errors, straight_ahead
+from robustseg.depth_evaluation import RowDepth, evaluate_depth, motion_errors, straight_ahead, trained_motion
 from robustseg.depth_metrics import depth_figures
 from robustseg.records import RobustsegError
 from robustseg.testing import gray_space
+from robustseg.training.multitask import WithMotion
 from robustseg.types import Network, Sample
 
 
@@ -111,3 +113,15 @@ def test_true_motion_has_no_error_and_straight_ahead_some(street):
     assert (ahead < 0.5).all()
     with pytest.raises(RobustsegError, match="expected 'pose_next' of each frame"):
         motion_errors(straight_ahead, Known(street, without=("pose_next",)))
+
+
+def test_the_motion_of_a_training_is_read_from_its_checkpoint(street, tmp_path):
+    trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5)
+    torch.save({"average": trained.state_dict()}, tmp_path / "last.ckpt")
+    found = motion_errors(trained_motion(tmp_path), Known(street))
+    assert found == pytest.approx(motion_errors(trained.motion, Known(street)))
+    torch.save({"average": trained.network.state_dict()}, tmp_path / "last.ckpt")
+    with pytest.raises(RobustsegError, match="expected the checkpoint of a training with video"):
+        trained_motion(tmp_path)
+    with pytest.raises(RobustsegError, match="got FileNotFoundError; try"):
+        trained_motion(tmp_path / "nowhere")

@@ -1,6 +1,7 @@
 """Depth and camera motion of networks measured against the truth of a data set, with the baselines that look at no image."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from robustseg.datasets.views import resize_image
 from robustseg.depth_metrics import FARTHEST, DepthSums, depth_sums, forward_motion, row_medians, snippet_errors
 from robustseg.metrics import sequences
 from robustseg.records import RobustsegError
+from robustseg.training.multitask import MotionNetwork
 from robustseg.types import Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
 
 Motion = Callable[[Images, Images], Pose]
@@ -73,6 +75,24 @@ def _seen(network: nn.Module, sample: Sample, size: tuple[int, ...]) -> Tensor:
     with frozen(network), torch.no_grad():
         depth: Tensor = network.depth(image)  # type: ignore[operator]
     return depth.float().cpu()
+
+
+def trained_motion(folder: str | Path) -> MotionNetwork:
+    """The motion network of a training with video, as it was averaged up to its last checkpoint, `FOLDER/last.ckpt`.
+
+    Raises:
+        RobustsegError: there is no such checkpoint, or it is not of a training with video.
+    """
+    path, motion = Path(folder) / "last.ckpt", MotionNetwork()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["average"]
+        motion.load_state_dict({n.removeprefix("motion."): t for n, t in state.items() if n.startswith("motion.")})
+    except Exception as error:  # there is no telling what reading a torn or foreign file raises
+        raise RobustsegError(
+            f"expected the checkpoint of a training with video at '{path}', got {type(error).__name__}; "
+            "try the folder of robustseg train --video"
+        ) from error
+    return motion.eval()
 
 
 def straight_ahead(frames: Images, following: Images) -> Pose:
