@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from robustseg import api
 from robustseg.audit import audit, costs, subjects
 from robustseg.evaluation import evaluate
-from robustseg.flags import doubts
+from robustseg.flags import doubts, gradient_of
 from robustseg.losses import cross_entropy
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
@@ -67,6 +67,7 @@ def test_jpeg_is_that_of_libjpeg_and_the_smooth_coding_is_within_a_gray_level_of
 
 
 def test_what_rounds_has_no_gradient_and_its_stand_in_lets_it_through():
+    labels = torch.zeros(2, 16, 24, dtype=torch.int64)
     for front in (Jpeg(SmallNetwork(), gradient="straight_through"), BitDepth(SmallNetwork(), bits=3)):
         leaf = IMAGES.clone().requires_grad_()
         logits = front.soft()(leaf)
@@ -75,7 +76,8 @@ def test_what_rounds_has_no_gradient_and_its_stand_in_lets_it_through():
         seen = front.rounded(IMAGES).requires_grad_()
         (expected,) = torch.autograd.grad(front.network(seen).square().sum(), seen)
         torch.testing.assert_close(straight, expected)
-        assert doubts(front, IMAGES, torch.zeros(2, 16, 24, dtype=torch.int64))["zero_gradients"] is True
+        assert gradient_of(front, IMAGES, labels, labels) is None
+        assert doubts(front, IMAGES, labels)["zero_gradients"] is False
         assert front.soft().soft().softly
         assert not front.softly
 

@@ -6,8 +6,8 @@
 * `not_finite`: some logits are NaN or infinite.
 * `saturated`: the share of pixels, where above half, whose softmax rounds to exactly 1 in float32; where such a pixel is
   right, its cross-entropy has no gradient.
-* `zero_gradients`: the share of image values whose loss gradient is exactly 0, where above 5 %: an attack that follows
-  gradients is then weaker than it looks. True where no gradient flows at all.
+* `zero_gradients`: the share of image values whose loss gradient, that of `Network.soft()`, is exactly 0, where above 5 %: an
+  attack that follows gradients is then weaker than it looks. True where no gradient flows at all.
 
 `robustseg.evaluation` adds `not_clipped` (the spec asks for a variant that leaves [0, 1]) and `no_labels` (no pixel of the
 data is labelled). False is "looked at and fine". `robustseg.audit` looks closer.
@@ -36,7 +36,8 @@ def doubts(network: Network, images: Images, labels: Labels) -> dict[str, bool |
     Raises:
         ShapeError: the logits are not at the size of the images.
     """
-    with frozen(network):
+    guide = network.soft()
+    with frozen(network, guide):
         with torch.no_grad():
             first, second = network(images), network(images)
         if first.shape[:1] + first.shape[2:] != labels.shape:
@@ -44,7 +45,7 @@ def doubts(network: Network, images: Images, labels: Labels) -> dict[str, bool |
                 f"expected logits of {network.spec} at the input size {tuple(labels.shape)}, got {tuple(first.shape)}; "
                 "try robustseg.adapt, which brings logits to the input size"
             )
-        saturated, zero = saturation(first), zero_share(gradient_of(network, images, labels, first.argmax(1)))
+        saturated, zero = saturation(first), zero_share(gradient_of(guide, images, labels, first.argmax(1)))
         return {
             "random_output": random_change(first, second) > 1e-4,
             "probabilities": are_probabilities(first),
