@@ -12,6 +12,8 @@ from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
 from robustseg.records import SpecError
 from robustseg.testing import PixelNetwork, SmallNetwork, check_network, gray_space
+from robustseg.training.loop import train
+from robustseg.training.recipe import Recipe
 from robustseg.types import Network
 
 SETTINGS = {"weights": (2.0, 1.5), "theta_alpha": 4.0, "theta_beta": 0.3, "theta_gamma": 1.5}
@@ -161,3 +163,12 @@ def test_confident_marginals_leave_less_gradient_than_the_network_alone():
         leaf = images.clone().requires_grad_()
         sizes.append(torch.autograd.grad(cross_entropy(network, leaf, labels).sum(), leaf)[0].norm())
     assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_training_moves_its_weights_with_the_network_and_keeps_them(tmp_path):
+    crf = api.network("crf(erfnet(classes='camvid', width=0.25), iterations=2, senders=64)")
+    data = api.data("streets(scenes=2, frames=1, size='32x48')")
+    recipe = Recipe(epochs=1, batch_size=2, crop=(32, 48), ema=0.0, check_every=1)
+    best = load(train(crf, data, holdout=data, folder=tmp_path, recipe=recipe))
+    assert (best.weights - torch.tensor([3.0, 1.0])).abs().min() > 0
+    assert best.spec.startswith("crf(network=erfnet(")
