@@ -112,7 +112,8 @@ class TwoDecoders(nn.Module):
 
     def disparities(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """`[b, h / n, w / n]`, 0 to 1, for each n of `SCALES`; see `geometry.disparity_to_depth`."""
-        return tuple(answer.squeeze(1).sigmoid() for answer in self.depth(features))
+        answers = (answer.squeeze(1) for answer in self.depth(features))
+        return tuple(answer.to(torch.promote_types(answer.dtype, torch.float32)).sigmoid() for answer in answers)
 
 
 class _Scaled(torch.autograd.Function):

@@ -83,7 +83,11 @@ class MotionNetwork(nn.Module):
     def forward(self, first: Images, second: Images) -> Pose:
         """Poses `[b, 4, 4]` from the camera of the first frames to that of the second, in units of its own."""
         both = torch.cat([first, second], 1) * 4 - 2
-        turn, shift = (MOTION_SCALE * self.layers(both).mean((2, 3))).float().split(3, 1)
+        answers = self.layers(both).mean((2, 3))
+        wide = answers.to(
+            torch.promote_types(answers.dtype, torch.float32)
+        )  # a matrix exponential wants no half precision
+        turn, shift = (MOTION_SCALE * wide).split(3, 1)
         return rigid_pose(turn, shift)
 
 
