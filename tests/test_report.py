@@ -273,6 +273,16 @@ def test_families_are_told_apart_by_as_little_as_needed() -> None:
     assert [words.strength(r) for r in records] == ["2/255", "2/255", "2/255", "1", "2/255"]
 
 
+def test_trained_networks_are_called_by_the_folder_of_their_training() -> None:
+    specs = [
+        "weights('runs/multi-0/best.safetensors')",
+        "weights('runs/single-0/best.safetensors')",
+        "zoo:erfnet-camvid",
+    ]
+    records = [runs.record(spec, "clean", 0.1, n=4) for spec in specs]
+    assert list(words.network_names(records).values()) == ["multi-0", "single-0", "erfnet-camvid"]
+
+
 def test_the_halving_strength_is_read_off_between_two_points() -> None:
     assert tables._crossing([(1, 0.9), (4, 0.1)]).text == "2.00"
     assert tables._crossing([(1, 0.4), (4, 0.1)]).text == "< 1.00"

@@ -10,19 +10,22 @@ from rich.table import Table
 from robustseg.cli.shared import Device, OutDir, app, err, out, parse_size, pick_device, plain, progress_bar
 from robustseg.records import RobustsegError
 
-PAPERS = ("arnab2018", "baer2020", "sandoval2022")
+PAPERS = ("arnab2018", "baer2020", "klingner2020", "sandoval2022")
 
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="arnab2018, baer2020 or sandoval2022.")],
+    paper: Annotated[str, typer.Argument(help="arnab2018, baer2020, klingner2020 or sandoval2022.")],
     out_dir: OutDir,
     tier: Annotated[str, typer.Option(help="synthetic (a minute), camvid, or full (Cityscapes).")] = "synthetic",
     data: Annotated[
         str,
         typer.Option(help="Folder with camvid and video, or with cityscapes. arnab2018: or a data spec of your own."),
     ] = "data",
-    rows: Annotated[str | None, typer.Option(help="baer2020: rows of tables 2 and 3 to run, joined by commas.")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="baer2020: rows of tables 2 and 3; klingner2020: networks; to run, joined by commas."),
+    ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(help="arnab2018: spec of your own, or name of one of the tier's; may be given several times."),
@@ -43,10 +46,12 @@ def reproduce(
     """
     if paper not in PAPERS:
         raise RobustsegError(f"expected a paper, got '{paper}'; try {', '.join(PAPERS)}")
-    owners = {"rows": "baer2020", "network": "arnab2018", "size": "arnab2018", "train-only": "arnab2018"}
+    arnab = ("arnab2018",)
+    owners = {"rows": ("baer2020", "klingner2020"), "network": arnab, "size": arnab, "train-only": arnab}
     for option, given in {"rows": rows, "network": network, "size": size, "train-only": train_only}.items():
-        if given and paper != owners[option]:
-            raise RobustsegError(f"expected --{option} with {owners[option]} only, got it with {paper}; try without")
+        if given and paper not in owners[option]:
+            known = " or ".join(owners[option])
+            raise RobustsegError(f"expected --{option} with {known} only, got it with {paper}; try without")
     module = importlib.import_module(f"robustseg.experiments.{paper}")
     own = {"networks": network or [], "size": parse_size(size) if size else None} if network or size else {}
     study = module.tier(tier, data, **own)

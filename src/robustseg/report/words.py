@@ -114,7 +114,8 @@ def network_names(records: Sequence[Record]) -> dict[str, str]:
 
 
 def short_names(specs: Sequence[str]) -> dict[str, str]:
-    """A short name for each network spec: `zoo:erfnet-camvid` as `erfnet-camvid`; numbered where two would be equal."""
+    """A short name for each network spec: `zoo:erfnet-camvid` as `erfnet-camvid`, the best weights of a training by its folder;
+    numbered where two would be equal."""
     names: dict[str, str] = {}
     for spec in dict.fromkeys(specs):
         short = _short(spec)
@@ -129,7 +130,7 @@ def _short(spec: str) -> str:
         return spec[:40]
     name = ast.unparse(call.func)
     first = next((a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)), "")
-    stem = first.rstrip("/").rpartition("/")[2].removesuffix(".safetensors")
+    stem = first.rstrip("/").removesuffix("/best.safetensors").rpartition("/")[2].removesuffix(".safetensors")
     return stem or name
 
 

@@ -1,0 +1,442 @@
+"""Klingner et al. 2020 from records and measures: tables on the axis of realised strength, and the claims K1 to K5.
+
+Pure functions, without torch. The paper's tables are not to be had (its abstract is), so nothing stands beside our figures.
+Q of a noise is the mean over its draws; two perturbations are compared where their realised root mean squares are equal, on
+straight lines over log2 between what was measured.
+
+Source: Klingner, Bär, Fingscheidt, CVPR Workshops 2020 (arXiv 2004.11072).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from robustseg import metrics
+from robustseg.experiments.study import (
+    HELD,
+    NOT_HELD,
+    NOT_TESTABLE,
+    SEEDS,
+    Beside,
+    Cell,
+    Finding,
+    Measure,
+    Table,
+    exceeds,
+    together,
+)
+from robustseg.records import Record
+from robustseg.summary import mean_score
+
+KINDS = {
+    "single": "labels alone",
+    "control": "labels; video in batch norm alone",
+    "multi": "labels and depth from video",
+}
+"""How the networks of the study are trained."""
+
+NOISES = {
+    "Gaussian": "gaussian(rms='{:g}/255')",
+    "uniform": "uniform(rms='{:g}/255')",
+    "sign": "sign(rms='{:g}/255')",
+    "salt and pepper": "salt_and_pepper(rms='{:g}/255')",
+}
+ATTACKS = {
+    "FGSM": "klingner2020_fgsm(budget='linf:{:g}/255')",
+    "BIM": "klingner2020_bim(budget='linf:{:g}/255')",
+    "PGD": "klingner2020_pgd(budget='linf:{:g}/255')",
+}
+SEA = "SEA"
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0)
+"""Of the authors' later code, in n/255."""
+
+COMPARED = (8.0, 12.0, 16.0)
+"""Realised root mean squares, in n/255, at which claim K1 compares."""
+SHOWN = (2.0, 4.0, *COMPARED)
+"""Those of the tables."""
+EQUAL = 0.005
+"""What still counts as "at least as much" between two attacks: half a point of Q."""
+ROUNDING = 1e-9
+"""The relative error of a gradient in float64 that is rounding."""
+
+FORWARD = "constant forward motion"
+"""What poses are held against."""
+
+
+def name_of(kind: str, seed: int) -> str:
+    """The name of a network of the study: `multi-0`."""
+    return f"{kind}-{seed}"
+
+
+def row_median_of(who: str) -> str:
+    """What the depth of a network is held against: its own median of each row over the video that it was trained on."""
+    return f"per-row median of {who}"
+
+
+def sweep_name(weight: float) -> str:
+    """The name of a network of the sweep over lambda: `lambda0.25-0`."""
+    return name_of(f"lambda{weight:g}", 0)
+
+
+class Change(NamedTuple):
+    """One perturbation that a network is measured under: its family, how strong in n/255, its spec, the seed of the draw."""
+
+    family: str
+    strength: float
+    spec: str
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What networks are measured under; strengths in n/255.
+
+    Args:
+        sea: spec of SEA, with a place for the strength. sea_strengths: of SEA.
+        attacks: family -> spec with a place for the strength, as `ATTACKS`.
+        strengths: of noises and attacks, for one network of each kind. few: for all other networks.
+        draws: of each noise for one network of each kind; others see one.
+    """
+
+    sea: str
+    sea_strengths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    attacks: Mapping[str, str] = field(default_factory=lambda: dict(ATTACKS))
+    strengths: tuple[float, ...] = STRENGTHS
+    few: tuple[float, ...] = (1.0, 4.0, 8.0, 24.0)
+    draws: int = 10
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Noises, then attacks, without SEA."""
+        return (*NOISES, *self.attacks)
+
+    def of(self, who: str) -> list[Change]:
+        """All that this network is measured under."""
+        whole = who in {name_of(kind, 0) for kind in KINDS}
+        strengths, draws = (self.strengths, self.draws) if whole else (self.few, 1)
+        listed = [
+            Change(f, s, spec.format(s), d) for f, spec in NOISES.items() for s in strengths for d in range(draws)
+        ]
+        listed += [Change(f, s, spec.format(s)) for f, spec in self.attacks.items() for s in strengths]
+        return listed + [Change(SEA, s, self.sea.format(s)) for s in self.sea_strengths]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that was measured, by the names of networks.
+
+    Args:
+        clean: of unperturbed images, by network. draws: by network, family and strength, one record a draw.
+        measures: of depth and poses, and of what must be exact. changes: what was asked for.
+        weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind.
+    """
+
+    clean: Mapping[str, Record]
+    draws: Mapping[tuple[str, str, float], Sequence[Record]]
+    measures: Sequence[Measure]
+    changes: Changes
+    weight: float
+    weights: tuple[float, ...]
+    seeds: int = SEEDS
+
+    def miou(self, who: str) -> float:
+        """Clean mIoU in %, NaN where it was not measured."""
+        record = self.clean.get(who)
+        return 100 * metrics.miou(record.counts) if record else math.nan
+
+    def q(self, who: str, family: str, strength: float) -> float:
+        """Q in %, the mean over draws; NaN where it was not measured."""
+        clean, draws = self.clean.get(who), self.draws.get((who, family, strength), ())
+        if clean is None or not draws:
+            return math.nan
+        return 100 * float(np.mean([metrics.q(record.counts, clean.counts) for record in draws]))
+
+    def worst_q(self, who: str, family: str, strength: float) -> float:
+        """Q in % where each image takes its worst draw; NaN where it was not measured."""
+        clean, draws = self.clean.get(who), self.draws.get((who, family, strength), ())
+        before = metrics.miou(clean.counts) if clean else math.nan
+        return (
+            100 * metrics.worst([record.counts for record in draws]).miou / before if draws and before > 0 else math.nan
+        )
+
+    def mean_q(self, who: str, family: str) -> float:
+        """Mean Q in % over the strengths that every network is measured at; NaN where one is missing."""
+        strengths = self.changes.sea_strengths if family == SEA else self.changes.few
+        return float(np.mean([self.q(who, family, strength) for strength in strengths]))
+
+    def q_at(self, who: str, family: str, rms: float) -> float:
+        """Q in % at a realised root mean square (n/255); NaN outside of what was measured."""
+        known = [s for w, f, s in self.draws if (w, f) == (who, family)]
+        points = sorted((self.realised(who, family, s), self.q(who, family, s)) for s in known)
+        across, up = (
+            (np.array(values) for values in zip(*points, strict=True)) if points else (np.zeros(0), np.zeros(0))
+        )
+        if not len(across) or not across[0] <= rms <= across[-1]:
+            return math.nan
+        return float(np.interp(math.log2(rms), np.log2(across), up))
+
+    def realised(self, who: str, family: str, strength: float) -> float:
+        """Root mean square of the change in n/255, the mean over images and draws."""
+        draws = self.draws.get((who, family, strength), ())
+        return 255 * float(np.mean([mean_score(record, "rms") for record in draws])) if draws else math.nan
+
+    def by_seed(self, kind: str, value: Callable[[str], float]) -> tuple[float, ...]:
+        """A value of each network of a kind; none where one is missing."""
+        values = tuple(value(name_of(kind, seed)) for seed in range(self.seeds))
+        return () if any(math.isnan(v) for v in values) else values
+
+    def gains(self, above: str, below: str, value: Callable[[str], float]) -> tuple[float, ...]:
+        """The value of one kind less that of another, seed by seed."""
+        pairs = self.by_seed(above, value), self.by_seed(below, value)
+        return tuple(a - b for a, b in zip(*pairs, strict=True)) if all(pairs) else ()
+
+    def values(self, kind: str, who: str, name: str) -> list[float]:
+        """A value of the measures of a kind, by image."""
+        return [m.values[name] for m in self.measures if (m.kind, m.who) == (kind, who) and name in m.values]
+
+    def mean(self, kind: str, who: str, name: str) -> float:
+        """Its mean over images; NaN where it was not measured."""
+        return float(np.mean(known)) if (known := self.values(kind, who, name)) else math.nan
+
+    @property
+    def sweep(self) -> dict[float, str]:
+        """The networks of the sweep, one seed: with lambda 0 the control is, with its own the multi-task network."""
+        known = {0.0: name_of("control", 0), self.weight: name_of("multi", 0)}
+        return {weight: known.get(weight, sweep_name(weight)) for weight in self.weights}
+
+
+def tables(found: Evidence) -> list[Table]:
+    """Kinds side by side, one axis, draws of noise, the sweep, depth, poses."""
+    axis = [_axis(found, kind) for kind in KINDS]
+    return [
+        _overview(found),
+        *axis,
+        _ensemble(found),
+        _drawn(found),
+        _sweep(found),
+        *_depths(found),
+        _views(found),
+        _poses(found),
+    ]
+
+
+def _mean_q(found: Evidence, family: str) -> Callable[[str], float]:
+    return lambda who: found.mean_q(who, family)
+
+
+def _q(found: Evidence, family: str, strength: float) -> Callable[[str], float]:
+    return lambda who: found.q(who, family, strength)
+
+
+def _q_at(found: Evidence, family: str, rms: float) -> Callable[[str], float]:
+    return lambda who: found.q_at(who, family, rms)
+
+
+def _figure(value: float, digits: int = 1) -> str:
+    return "not run" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _overview(found: Evidence) -> Table:
+    families = (*found.changes.families, SEA)
+    rows: list[tuple[Cell, ...]] = []
+    for kind, words in KINDS.items():
+        cells = [Beside(found.by_seed(kind, _mean_q(found, family))) for family in families]
+        rows.append((f"{kind} ({words})", Beside(found.by_seed(kind, found.miou)), *cells))
+    columns = ("training", "clean mIoU", *(f"Q {family}" for family in families))
+    return Table(
+        f"Clean mIoU and mean Q in %, {found.seeds} seed{'s' * (found.seeds != 1)} each",
+        columns,
+        tuple(rows),
+        _strengths_said(found),
+    )
+
+
+def _strengths_said(found: Evidence) -> str:
+    few, sea = (", ".join(f"{s:g}" for s in listed) for listed in (found.changes.few, found.changes.sea_strengths))
+    return f"Q: mean over the asked strengths {few} (SEA {sea}), in n/255."
+
+
+def _axis(found: Evidence, kind: str) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for family in found.changes.families:
+        rows.append((family, *(Beside(found.by_seed(kind, _q_at(found, family, rms))) for rms in SHOWN)))
+    columns = ("perturbation", *(f"{rms:g}" for rms in SHOWN))
+    note = "Not run: some seed was not measured on both sides of that strength. Curves of one seed at all strengths: `curves.svg`."
+    return Table(f"Q in % at a realised RMS (n/255), {kind}", columns, tuple(rows), note)
+
+
+def _ensemble(found: Evidence) -> Table:
+    strengths = found.changes.sea_strengths
+    rows: list[tuple[Cell, ...]] = []
+    for kind in KINDS:
+        rows.append((kind, *(Beside(found.by_seed(kind, _q(found, SEA, strength))) for strength in strengths)))
+    return Table("Q in % under SEA, by eps in n/255", ("training", *(f"{s:g}" for s in strengths)), tuple(rows))
+
+
+def _drawn(found: Evidence) -> Table:
+    rows = []
+    for kind in KINDS:
+        who = name_of(kind, 0)
+        for family in NOISES:
+            cells = [
+                f"{_figure(found.q(who, family, s))} / {_figure(found.worst_q(who, family, s))}"
+                if (who, family, s) in found.draws
+                else "not run"
+                for s in found.changes.strengths
+            ]
+            rows.append((kind, family, *cells))
+    columns = ("training", "noise", *(f"{s:g}" for s in found.changes.strengths))
+    note = f"Mean / worst of {found.changes.draws} draws, by asked strength in n/255; the worst draw is chosen image by image. One seed of training."
+    return Table("Noise as a mean and as an attack would have it: Q in %", columns, tuple(rows), note)
+
+
+def _sweep(found: Evidence) -> Table:
+    families = (*found.changes.families, SEA)
+    rows = [
+        (f"{weight:g}", _figure(found.miou(who)), *(_figure(found.mean_q(who, family)) for family in families))
+        for weight, who in found.sweep.items()
+    ]
+    columns = ("lambda", "clean mIoU", *(f"Q {family}" for family in families))
+    note = f"{_strengths_said(found)} Lambda 0 is the control; which one the paper chose is not to be had."
+    return Table("The sweep over lambda, one seed each, in %", columns, tuple(rows), note)
+
+
+DEPTHS = {"streets": "made-up streets", "dgp": "DGP frames, LiDAR"}
+"""Where depth is measured: names of measures, and in words."""
+DEPTH_FIGURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta_1", "delta_2", "delta_3")
+
+
+def _depths(found: Evidence) -> list[Table]:
+    made = []
+    for kind, words in DEPTHS.items():
+        rows = []
+        for who in [w for network in _depth_networks(found) for w in (network, row_median_of(network))]:
+            rows.append((who, *(_figure(found.mean(f"depth {kind}", who, name), 3) for name in DEPTH_FIGURES)))
+        note = "Means over images; each depth map is scaled to the median of the truth first. The per-row median looks at no image."
+        made.append(Table(f"Depth on {words}", ("depth of", *DEPTH_FIGURES), tuple(rows), note))
+    return made
+
+
+def _depth_networks(found: Evidence) -> list[str]:
+    return [name_of("multi", seed) for seed in range(found.seeds)]
+
+
+def _views(found: Evidence) -> Table:
+    rows = []
+    for who in _depth_networks(found):
+        own, flat = (found.mean("views", who, name) for name in ("own", "row median"))
+        rows.append((who, _figure(own, 4), _figure(flat, 4), _figure(found.mean("views", who, "masked"), 3)))
+    columns = ("network", "its own depth", "its per-row median", "share of pixels masked")
+    return Table(
+        "Photometric loss on the video that was held out", columns, tuple(rows), "The same poses for both depths."
+    )
+
+
+def _poses(found: Evidence) -> Table:
+    rows = [(who, _figure(found.mean("pose", who, "ate"), 4)) for who in (*_depth_networks(found), FORWARD)]
+    note = "Absolute trajectory error of Zhou et al. 2017 in metres, the mean over snippets of five frames, each scaled to the truth."
+    return Table("Pose error on the odometry frames that were held out", ("poses of", "error"), tuple(rows), note)
+
+
+def findings(found: Evidence) -> list[Finding]:
+    """K1 to K5."""
+    return [_k1(found), _k2(found), _k3(found), _k4(found), _k5(found)]
+
+
+def _gained(values: Sequence[float]) -> str:
+    """`+1.2 ± 0.4 held`."""
+    if not values:
+        return "not run"
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):+.1f}{spread} {exceeds(values)}"
+
+
+def _k1(found: Evidence) -> Finding:
+    order = (("Gaussian", "salt and pepper", 0.0), ("salt and pepper", "FGSM", 0.0), ("FGSM", "PGD", -100 * EQUAL))
+    parts = {}
+    for above, below, bound in order:
+        values = found.by_seed("single", _least_gap(found, above, below))
+        parts[f"{above} over {below}"] = values, exceeds(values, bound)
+    said = "; ".join(
+        f"{name} {np.min(values):+.1f} {verdict}" if values else f"{name} not run"
+        for name, (values, verdict) in parts.items()
+    )
+    return Finding(
+        "K1",
+        "noise beats attack: at a realised RMS of 8, 12 and 16 /255, Q(Gaussian) > Q(salt and pepper) > Q(FGSM) >= Q(PGD) for the network "
+        "trained on labels alone",
+        together([verdict for _, verdict in parts.values()]),
+        f"least gaps in points of Q over the three strengths and seeds: {said}",
+    )
+
+
+def _least_gap(found: Evidence, above: str, below: str) -> Callable[[str], float]:
+    """The smallest lead in Q of one perturbation over another, of the strengths that K1 compares."""
+    return lambda who: float(np.min([found.q_at(who, above, rms) - found.q_at(who, below, rms) for rms in COMPARED]))
+
+
+def _compared(found: Evidence, below: str) -> tuple[list[str], str]:
+    """The verdicts on multi-task against another kind, on clean mIoU and on each family, and how to say them."""
+    gains = {"clean mIoU": found.gains("multi", below, found.miou)}
+    for family in found.changes.families:
+        gains[family] = found.gains("multi", below, _mean_q(found, family))
+    said = ", ".join(f"{name} {_gained(values)}" for name, values in gains.items())
+    return [exceeds(values) for values in gains.values()], f"against {below} in points: {said}"
+
+
+def _k2(found: Evidence) -> Finding:
+    verdicts, said = _compared(found, "single")
+    _, beside = _compared(found, "control")
+    return Finding(
+        "K2",
+        "the network trained with depth from video has the higher clean mIoU and the higher Q under each noise and each attack than the one "
+        "trained on labels alone; held against the control, which sees the video in batch norm alone, the same gains are due to depth",
+        together(verdicts),
+        f"{said}; {beside}; mean and standard deviation over {found.seeds} seeds",
+    )
+
+
+def _k3(found: Evidence) -> Finding:
+    outputs, gradients = (found.values("split", name_of("multi", 0), name) for name in ("outputs", "gradients"))
+    verdict = NOT_TESTABLE
+    if outputs and gradients:
+        verdict = HELD if max(outputs) == 0 and max(gradients) <= ROUNDING else NOT_HELD
+    said = (
+        f"outputs differ by {max(outputs):g}, gradients by {max(gradients):.1e} of their size" if outputs else "not run"
+    )
+    return Finding(
+        "K3",
+        "lambda changes no output, and the gradient that reaches the encoder is lambda times that of depth plus 1 - lambda times that of segmentation",
+        verdict,
+        said,
+    )
+
+
+def _k4(found: Evidence) -> Finding:
+    masked, gradients = (found.values("static", name_of("multi", 0), name) for name in ("masked", "gradient"))
+    verdict = NOT_TESTABLE
+    if masked and gradients:
+        verdict = HELD if min(masked) == 1 and max(gradients) == 0 else NOT_HELD
+    said = f"{100 * min(masked):g} % of the pixels masked, gradient {max(gradients):g}" if masked else "not run"
+    return Finding(
+        "K4", "where the camera stands still every pixel is masked, and the depth loss has no gradient", verdict, said
+    )
+
+
+def _k5(found: Evidence) -> Finding:
+    values = found.gains("multi", "single", _mean_q(found, SEA))
+    kept = {kind: found.by_seed(kind, _mean_q(found, SEA)) for kind in ("multi", "single")}
+    left = {kind: found.by_seed(kind, _q_at(found, "PGD", 8.0)) for kind in ("multi", "single")}
+
+    def pair(by_kind: Mapping[str, Iterable[float]]) -> str:
+        return " and ".join(_figure(float(np.mean(list(v))) if v else math.nan) for v in by_kind.values())
+
+    return Finding(
+        "K5",
+        "beyond the paper: what depth gains is still there under the ensemble SEA at 0.25 to 2 /255",
+        exceeds(values),
+        f"mean Q {pair(kept)} % (multi and single): {_gained(values)}; at an RMS of 8/255 PGD leaves a Q of {pair(left)} %",
+    )

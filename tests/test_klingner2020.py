@@ -1,0 +1,266 @@
+"""The study of depth as a second task: verdicts follow from made-up records and measures, each way."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import runs
+from robustseg import api
+from robustseg.datasets.views import batches
+from robustseg.depth_evaluation import RowDepth
+from robustseg.experiments import klingner2020
+from robustseg.experiments.klingner2020_claims import (
+    DEPTH_FIGURES,
+    FORWARD,
+    KINDS,
+    ROUNDING,
+    SEA,
+    Changes,
+    Evidence,
+    findings,
+    name_of,
+    row_median_of,
+    sweep_name,
+    tables,
+)
+from robustseg.experiments.klingner2020_depth import (
+    depth_measures,
+    depth_to_disparity,
+    pose_measures,
+    split_measures,
+    static_measures,
+    view_measures,
+)
+from robustseg.experiments.klingner2020_tiers import tier
+from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure
+from robustseg.geometry import disparity_to_depth
+from robustseg.networks import depth as depth_networks
+from robustseg.records import Record, RobustsegError
+from robustseg.training.multitask import WithMotion
+
+CHANGES = Changes(
+    "sea(budget='linf:{:g}/255', steps=2)", strengths=(1.0, 4.0, 8.0, 16.0, 24.0), few=(1.0, 4.0, 8.0, 24.0), draws=2
+)
+RATES = {  # of the pixels spoiled at 1/255
+    "Gaussian": 0.004,
+    "uniform": 0.005,
+    "sign": 0.006,
+    "salt and pepper": 0.012,
+    "FGSM": 0.025,
+    "BIM": 0.028,
+    "PGD": 0.032,
+    SEA: 0.2,
+}
+CLEAN = {"single": 0.3, "control": 0.25, "multi": 0.1}
+Spoil = Callable[[str, int, str, float], float]
+
+
+def share(kind: str, seed: int, family: str, strength: float) -> float:
+    """What every claim needs: the multi-task network loses least, seeds differ a little."""
+    rate = RATES.get(family, 0.0) * {"single": 1.0, "control": 0.9, "multi": 0.5}.get(kind, 0.7)
+    return CLEAN.get(kind, 0.2) + 0.002 * seed + rate * strength
+
+
+def record(who: str, spec: str, lost: float, rms: float, draw: int) -> Record:
+    return runs.record(who, spec, min(0.97, lost), rms=rms / 255, n=4, seed=1 + draw)
+
+
+def measures(**changed: dict[str, float]) -> list[Measure]:
+    found = {
+        "split": {"outputs": 0.0, "gradients": 1e-14},
+        "static": {"masked": 1.0, "gradient": 0.0},
+        "views": {"own": 0.1, "row median": 0.2, "masked": 0.3},
+        "depth dgp": {"abs_rel": 0.3},
+        "pose": {"ate": 0.02},
+    }
+    own = [Measure(kind, "multi-0", "a", {}, {**values, **changed.get(kind, {})}) for kind, values in found.items()]
+    return [
+        *own,
+        Measure("depth dgp", row_median_of("multi-0"), "a", {}, {"abs_rel": 0.5}),
+        Measure("pose", FORWARD, "a", {}, {"ate": 0.03}),
+    ]
+
+
+def evidence(spoil: Spoil = share, *, found: list[Measure] | None = None) -> Evidence:
+    names = [name_of(kind, seed) for kind in KINDS for seed in range(3)] + [sweep_name(0.5)]
+    clean, draws = {}, {}
+    for who in names:
+        kind, _, seed = who.rpartition("-")
+        clean[who] = record(who, "clean", spoil(kind, int(seed), "clean", 0.0), 0.0, 0)
+        for change in CHANGES.of(who):
+            lost = spoil(kind, int(seed), change.family, change.strength)
+            made = record(who, change.spec, lost, change.strength, change.draw)
+            draws.setdefault((who, change.family, change.strength), []).append(made)
+    return Evidence(clean, draws, measures() if found is None else found, CHANGES, 0.1, (0.0, 0.1, 0.5))
+
+
+def verdicts(found: Evidence) -> dict[str, str]:
+    return {f.claim: f.verdict for f in findings(found)}
+
+
+def without(family: str, better: str, by: float) -> Spoil:
+    """As `share`, but one kind loses more under one family."""
+
+    def spoil(kind: str, seed: int, own: str, strength: float) -> float:
+        more = by if (kind, own) == (better, family) else 0.0
+        return share(kind, seed, own, strength) + more
+
+    return spoil
+
+
+def test_every_claim_holds_where_everything_is_as_claimed() -> None:
+    assert verdicts(evidence()) == dict.fromkeys(("K1", "K2", "K3", "K4", "K5"), HELD)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "by", "claim", "verdict"),
+    [
+        ("Gaussian", "single", 0.6, "K1", NOT_HELD),  # noise that breaks more than an attack
+        ("PGD", "single", -0.2, "K1", NOT_HELD),  # PGD weaker than one step
+        ("clean", "multi", 0.4, "K2", NOT_HELD),
+        ("uniform", "multi", 0.6, "K2", NOT_HELD),  # one noise is enough
+        ("BIM", "multi", 0.6, "K2", NOT_HELD),
+        (SEA, "multi", 0.6, "K5", NOT_HELD),
+    ],
+)
+def test_a_claim_falls_with_any_of_its_parts(family: str, kind: str, by: float, claim: str, verdict: str) -> None:
+    assert verdicts(evidence(without(family, kind, by)))[claim] == verdict
+
+
+def test_a_gain_within_the_spread_of_seeds_decides_nothing() -> None:
+    def spoil(kind: str, seed: int, family: str, strength: float) -> float:
+        return 0.2 + 0.05 * seed * (kind == "multi") * (-1) ** seed + RATES.get(family, 0.0) * strength
+
+    assert verdicts(evidence(spoil))["K2"] in (UNDECIDED, NOT_HELD)
+    assert verdicts(evidence(spoil))["K5"] == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "claim"),
+    [
+        ("split", {"outputs": 1e-6}, "K3"),
+        ("split", {"gradients": 1e-3}, "K3"),
+        ("static", {"masked": 0.99}, "K4"),
+        ("static", {"gradient": 1e-8}, "K4"),
+    ],
+)
+def test_what_must_be_exact_is(kind: str, values: dict[str, float], claim: str) -> None:
+    assert verdicts(evidence(found=measures(**{kind: values})))[claim] == NOT_HELD
+
+
+def test_what_was_not_measured_is_not_testable_and_stands_as_not_run() -> None:
+    nothing = Evidence({}, {}, (), CHANGES, 0.1, (0.0, 0.1))
+    assert set(verdicts(nothing).values()) == {NOT_TESTABLE}
+    text = "\n".join(table.markdown() for table in tables(nothing))
+    assert "not run" in text
+    assert "nan" not in text
+    assert "nan" not in " ".join(f.line for f in findings(nothing))
+
+
+def test_q_is_read_off_where_realised_strengths_are_equal() -> None:
+    found = evidence()
+    low, high = (found.q("single-0", "Gaussian", s) for s in (4.0, 8.0))
+    assert found.q_at("single-0", "Gaussian", 4 * math.sqrt(2)) == pytest.approx((low + high) / 2)
+    assert found.q_at("single-0", "Gaussian", 8) == pytest.approx(high)
+    assert math.isnan(found.q_at("single-0", "Gaussian", 0.9))
+    assert math.isnan(found.q_at("single-0", "Gaussian", 25))
+
+
+def test_noise_is_a_mean_over_draws_and_at_worst_image_by_image() -> None:
+    found = evidence()
+    draws = found.draws["single-0", "Gaussian", 8.0]
+    one = [Evidence(found.clean, {("single-0", "Gaussian", 8.0): [d]}, (), CHANGES, 0.1, ()) for d in draws]
+    alone = [e.q("single-0", "Gaussian", 8.0) for e in one]
+    assert found.q("single-0", "Gaussian", 8.0) == pytest.approx(sum(alone) / 2)
+    assert found.worst_q("single-0", "Gaussian", 8.0) < min(alone)
+    assert len(found.draws["single-1", "Gaussian", 8.0]) == 1
+
+
+def test_tables_show_each_kind_the_sweep_and_what_depth_is_held_against() -> None:
+    found = evidence()
+    text = "\n".join(table.markdown() for table in tables(found))
+    rows = [line for line in text.splitlines() if line.startswith("| multi (labels and depth from video)")]
+    assert len(rows) == 1
+    assert rows[0].count("±") == 9
+    ensemble = next(table for table in tables(found) if "under SEA" in table.title)
+    assert ensemble.columns == ("training", "0.25", "0.5", "1", "2")
+    sweep = next(table for table in tables(found) if table.title.startswith("The sweep"))
+    assert [row[0] for row in sweep.rows] == ["0", "0.1", "0.5"]
+    assert sweep.rows[0][1] == f"{found.miou('control-0'):.1f}"  # lambda 0 is the control
+    assert sweep.rows[1][1] == f"{found.miou('multi-0'):.1f}"
+    assert f"| {row_median_of('multi-0')} | 0.500 |" in text
+    assert f"| {FORWARD} | 0.0300 |" in text
+
+
+def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> None:
+    with pytest.raises(RobustsegError, match="expected a tier, got 'huge'; try synthetic, camvid, full"):
+        tier("huge")
+    study = tier("camvid", "elsewhere")
+    assert "elsewhere/camvid" in study.labelled
+    networks = study.networks
+    assert len(networks) == 3 * 3 + 4
+    assert networks["single-1"].depth is None
+    assert networks["control-1"].depth.weight == 0
+    assert networks["multi-1"].depth.weight == study.weight
+    assert networks["lambda0.5-0"].depth.weight == 0.5
+    for seed in range(3):
+        assert len({networks[name_of(kind, seed)].recipe for kind in KINDS}) == 1
+    with pytest.raises(
+        RobustsegError, match="expected rows that are networks of the study, got 'multi-7'; try single-0"
+    ):
+        klingner2020.costs(study, Path("nowhere"), rows=["multi-7"])
+
+
+def test_lambda_splits_the_gradient_exactly_and_a_wrong_split_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = api.network("multitask(encoder='erfnet', width=0.1)").double().eval()
+    images, frames = torch.rand((2, 1, 3, 16, 24), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = split_measures(network, images, frames)
+    assert exact["outputs"] == 0
+    assert exact["gradients"] < ROUNDING
+    monkeypatch.setattr(depth_networks, "scaled_gradient", lambda x, factor: x)
+    assert split_measures(network, images, frames)["gradients"] > 0.01
+
+
+def test_still_frames_teach_nothing() -> None:
+    network = api.network("multitask(encoder='erfnet', width=0.1)")
+    trained = WithMotion(network, 0.1).eval()
+    video = next(batches(api.data("streets(scenes=1, frames=2, size='16x24', neighbours=True)"), 2))
+    assert static_measures(trained, video) == {"masked": 1.0, "gradient": 0.0}
+
+
+def test_depth_views_and_poses_are_measured_beside_baselines_that_look_at_no_image() -> None:
+    network = api.network("multitask(encoder='erfnet', width=0.1)")
+    trained = WithMotion(network, 0.1).eval()
+    held = api.data("streets(scenes=1, frames=5, size='16x24', neighbours=True)")
+    rows = RowDepth.of(network, held, size=(16, 24))
+    found = [
+        *depth_measures(trained, rows, held, (16, 24), kind="depth streets", who="multi-0", about={}),
+        *view_measures(trained, rows, held, who="multi-0", about={}),
+        *pose_measures(trained, held, who="multi-0", about={}),
+    ]
+    made = {(m.kind, m.who): m.values for m in found}
+    assert set(made["depth streets", row_median_of("multi-0")]) == set(DEPTH_FIGURES)
+    assert made["pose", "multi-0"]["ate"] > made["pose", FORWARD]["ate"]  # untrained; the street is straight
+    assert all(math.isfinite(v) for values in made.values() for v in values.values())
+    assert len([m for m in found if m.kind == "views"]) == 5
+    disparity = torch.tensor([0.0, 0.1, 1.0])
+    torch.testing.assert_close(depth_to_disparity(disparity_to_depth(disparity)), disparity)
+
+
+@pytest.mark.slow
+def test_the_study_runs_goes_on_and_runs_nothing_twice(tmp_path: Path) -> None:
+    study = tier("synthetic")
+    assert all(cost.seconds > 0 for cost in klingner2020.costs(study, tmp_path))
+    found = klingner2020.reproduce(study, tmp_path, rows=["single-0"])
+    assert [f.verdict for f in found][2:4] == [NOT_TESTABLE] * 2
+    found = klingner2020.reproduce(study, tmp_path)
+    assert [f.verdict for f in found][2:4] == [HELD] * 2
+    assert "not run" not in (tmp_path / "tables.md").read_text().split("### Depth on DGP")[0]
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.jsonl")}
+    assert all(cost.seconds == 0 for cost in klingner2020.costs(study, tmp_path))
+    klingner2020.reproduce(study, tmp_path)
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.jsonl")}
