@@ -1,8 +1,8 @@
 #!/bin/sh
 # The study of Arnab et al. 2018 on CamVid, tier camvid: trains the networks by one recipe, measures, writes tables, verdicts, words and figures.
 # DATA is the folder that holds camvid in SegNet layout. Goes on by running again. To train several networks at once, run it in several shells first,
-# each with `--train-only --network NAME …`; names: erfnet erfnet-seed1 erfnet-seed2 pspnet pspnet-seed1 pspnet-seed2 fcn8s deeplabv2 segnet enet
-# erfnet-quarter erfnet-half erfnet-double.
+# each with `--train-only --network NAME …`; names: erfnet erfnet-seed1 erfnet-seed2 fcn8s fcn8s-seed1 fcn8s-seed2 deeplabv2 pspnet segnet enet
+# erfnet-eighth erfnet-quarter erfnet-half.
 set -eu
 cd "$(dirname "$0")/../.."
 out="${OUT:-runs/arnab2018-camvid}"
