@@ -51,7 +51,7 @@ def _standing(notes: dict[str, Any]) -> str:
     attack = notes.get("holdout_attack", "PGD with 10 steps in the same budget")
     return (
         f"Trained under `{adversary['attack']}`, {100 * adversary['share']:.0f} % of the images; chosen by held-out mIoU under {attack}: "
-        f"{robust:.1f} % (after one step {single:.1f} %), which is far above what SEA leaves. No certificate."
+        f"{robust:.1f} % (after one step {single:.1f} %); stronger attacks leave less. No certificate."
     )
 
 
