@@ -119,8 +119,9 @@ def test_generate_without_a_map_draws_every_class(given: dict[str, str], tmp_pat
         ({}, ("--target", "VOID"), "expected a labelled pixel to climb toward, got void only"),
         ({}, ("--film", "avi"), "expected a film of gif or mp4, got 'avi'"),
         ({}, ("--optimiser", "sgd"), "expected an optimiser, got 'sgd'"),
-        ({}, ("--budget", "linf:8/255"), "expected an L2 budget, got 'linf:8/255'"),
+        ({}, ("--budget", "linf:8/255"), "expected an L2 budget above 0, got 'linf:8/255'"),
         ({}, ("--size", "big"), "expected a size HxW, got 'big'"),
+        ({}, ("--size", "²x²"), "expected a size HxW, got '²x²'"),
     ],
 )
 def test_what_cannot_be_inpainted_is_said_in_one_sentence(given, tmp_path, changed, more, sentence) -> None:
@@ -161,4 +162,5 @@ def test_gradients_of_what_is_not_known_are_one_sentence(given: dict[str, str], 
     assert "expected a class of the network, got 'lorry'" in run(*known, given["image"], "--label", "lorry", code=2)
     assert "expected a kind of plain, smooth" in run(*known, given["image"], "--kind", "guided", code=2)
     assert "expected a photograph at 'none.png'" in run(*known, "none.png", code=2)
+    assert "got an empty one" in run(*known, given["image"], "--region", given["empty"], code=2)
     assert not (tmp_path / "out").exists()

@@ -85,11 +85,18 @@ class Settings:
         for name, bound in least.items():
             value = getattr(self, name)
             if not bound <= value < math.inf:
-                raise SpecError(f"expected {name} of at least {bound}, got {value}; try {getattr(Settings, name)}")
+                raise SpecError(
+                    f"expected {name} of at least {bound} and finite, got {value}; try {getattr(Settings, name)}"
+                )
+        if max(self.step, self.noise) > 1:
+            raise SpecError(
+                f"expected step and noise of at most 1, images being in [0, 1], got {self.step} and {self.noise}; "
+                f"try {Settings.step} and {Settings.noise}"
+            )
         if self.budget is not None:
             object.__setattr__(self, "budget", Budget.parse(self.budget))
-            if self.ball.norm != "l2":
-                raise SpecError(f"expected an L2 budget, got '{self.ball.spec}'; try 'l2:20'")
+            if self.ball.norm != "l2" or not self.ball.eps:
+                raise SpecError(f"expected an L2 budget above 0, got '{self.ball.spec}'; try 'l2:20'")
 
     @property
     def ball(self) -> Budget:
@@ -158,7 +165,7 @@ def inpaint(
             void only or holds a class that the network does not know.
     """
     settings = settings or Settings()
-    _require_masks(images, masks)
+    require_masks(images, masks)
     target = completed(network, images, masks) if target is None else target
     require_pair(images, target)
     start = grown(images, ~masks).repeat(settings.starts, 1, 1, 1)
@@ -283,7 +290,7 @@ class _Moves:
 
     @property
     def diverged(self) -> Tensor:
-        """Whose loss was no number at some step, or ended above its first value; bool `[starts * b]`."""
+        """Whose loss or move was no number at some step, or whose loss before the last step was above its first value."""
         return self.broken | (self.last > self.first)
 
     def __call__(self, here: Here) -> Tensor:
@@ -295,7 +302,9 @@ class _Moves:
         gradient = coarsened(here.budget.masked(here.gradient), self._cell())
         moved = here.images + getattr(self, f"_{self.settings.optimiser}")(here, here.budget.masked(gradient))
         self.done += 1
-        return torch.where(torch.isfinite(moved), moved, here.images)
+        finite = torch.isfinite(moved)
+        self.broken = self.broken | ~finite.flatten(1).all(1)
+        return torch.where(finite, moved, here.images)
 
     def _cell(self) -> int:
         """Side of the cells that gradients are averaged over at this step."""
@@ -419,16 +428,15 @@ def class_colours(data: Dataset, *, images: int = 16) -> ClassColours:
     return ClassColours((mean + 0.5).float(), root.float())
 
 
-def _require_masks(images: Tensor, masks: Tensor) -> None:
+def require_masks(images: Tensor, masks: Tensor) -> None:
+    """Raise unless there is a mask bool `[h, w]` for each image, with a pixel in it."""
     if masks.dtype != torch.bool or masks.shape != (len(images), *images.shape[-2:]):
         raise ShapeError(
             f"expected bool masks {(len(images), *images.shape[-2:])}, got {masks.dtype} {tuple(masks.shape)}; "
             "try masks at the size of the images"
         )
     if not masks.flatten(1).any(1).all():
-        raise RobustsegError(
-            "expected a pixel in every mask, got an empty one; try a larger rectangle or another class"
-        )
+        raise RobustsegError("expected a pixel in every mask, got an empty one; try a larger mask or another one")
 
 
 def _require_target(network: Network, labels: Tensor) -> None:

@@ -45,6 +45,10 @@ def list_names(
     out.print(table)
 
 
+DEPTH_WEIGHT = 0.1
+"""Of the encoder's gradient where video is learned from and nothing else is said."""
+
+
 @app.command()
 def doctor(
     data: DataSpec,
@@ -104,7 +108,7 @@ def train(
     depth_weight: Annotated[
         float,
         typer.Option(help="Share of the encoder's gradient that is depth's: 0 is the control, 1 learns depth alone."),
-    ] = 0.1,
+    ] = DEPTH_WEIGHT,
     moving: Annotated[
         list[str] | None, typer.Option(help="Class of things that move, left out of depth where the network sees it.")
     ] = None,
@@ -136,6 +140,12 @@ def train(
         check_every=check_every,
         seed=seed,
     )
+    for name, what, unused in (
+        ("--adversary", "--share, --warm-up or --trades", not adversary and (share, warm_up, trades) != (1, 0, 0)),
+        ("--video", "--depth-weight or --moving", not video and (depth_weight != DEPTH_WEIGHT or moving)),
+    ):
+        if unused:
+            raise RobustsegError(f"expected {name} beside {what}, got none; try {name} SPEC, or without them")
     attacker = Adversary(adversary, share=share, warm_up=warm_up, trades=trades) if adversary else None
     second = DepthTask(video, weight=depth_weight, moving=tuple(moving or ())) if video else None
     labelled = data or (video if depth_weight == 1 else None)

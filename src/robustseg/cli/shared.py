@@ -31,7 +31,7 @@ class _Group(TyperGroup):
             err.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
-            err.print("stopped; the same command goes on from here")
+            err.print("stopped; given again, a command that keeps records or checkpoints goes on from here")
             raise SystemExit(130) from None
 
 
@@ -80,7 +80,7 @@ def parse_size(text: str) -> tuple[int, int]:
     from robustseg.records import SpecError
 
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise SpecError(f"expected a size HxW, got '{text}'; try 180x240 (height first)")
     return int(height), int(width)
 

@@ -171,6 +171,7 @@ def gradients(
 
     from robustseg.alignment import input_gradients
     from robustseg.gallery import write_gradients
+    from robustseg.synthesis import require_masks
     from robustseg.types import ImageRng
 
     built = open_network(network).to(pick_device(device))
@@ -179,6 +180,7 @@ def gradients(
     if label is not None and label not in names:
         raise RobustsegError(f"expected a class of the network, got '{label}'; try one of {', '.join(names)}")
     where = _mask(region, whole, built, images).pixels if region else torch.ones_like(images[:, 0], dtype=torch.bool)
+    require_masks(images, where)
     with torch.no_grad():
         seen = built.predict(images).where(where, IGNORE)
     if label is not None and (region or names.index(label) not in seen):
@@ -271,7 +273,7 @@ def _mask(text: str, whole: tuple[int, int], network: "Network", images: "Tensor
                 f"expected some {text} in the image, got none that {network.spec} sees; try a rectangle"
             )
         return _Mask(widened(found, RIM), (one,))
-    if text.replace(",", "").replace(" ", "").isdigit():
+    if text.replace(",", "").replace(" ", "").isdecimal():
         mask = _rectangle(text, whole)
     elif Path(text).is_file():
         mask = read_mask(Path(text), whole)
