@@ -53,6 +53,7 @@ OutDir = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 
 
 def open_data(spec: str, images: int | None, size: str | None) -> "Dataset":
+    """Build a data set, evenly thinned to so many images and resized to `HxW` where asked."""
     from robustseg import api
     from robustseg.datasets import Resized, Spread
 
@@ -77,6 +78,11 @@ def open_network(spec: str) -> "Network":
 
 
 def parse_size(text: str) -> tuple[int, int]:
+    """`HxW` as (height, width).
+
+    Raises:
+        SpecError: it is not two whole numbers above 0.
+    """
     from robustseg.records import SpecError
 
     height, cross, width = text.lower().partition("x")
@@ -86,6 +92,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def pick_device(name: str) -> str:
+    """The name of the device to run on; `auto` is a GPU where there is one."""
     import torch
 
     if name != "auto":
@@ -114,6 +121,7 @@ def progress_bar() -> Iterator[Any]:
 
 
 def print_summary(folder: Path) -> None:
+    """Print the figures of a run, and the worst of all that was tried."""
     table = Table(
         "network", "source", "perturbation", "images", "mIoU %", "Q", "accuracy %", "RMS /255", "flags", box=None
     )
@@ -139,8 +147,10 @@ def _print_worst(folder: Path) -> None:
 
 
 def number(value: float | None, factor: float, digits: int = 1) -> str:
+    """A figure as a table shows it."""
     return "" if value is None else f"{value * factor:.{digits}f}"
 
 
 def plain(text: str) -> str:
+    """Text as it is: brackets are no markup."""
     return text.replace("[", "\\[")
