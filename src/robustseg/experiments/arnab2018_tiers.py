@@ -108,7 +108,7 @@ def _camvid(data: str) -> Tier:
     root = f"{data}/camvid"
 
     def trained(architecture: str, seed: int = 0) -> Pretraining:
-        recipe = Recipe(epochs=40, batch_size=8, scale=(0.45, 1.0), seed=seed)
+        recipe = Recipe(epochs=30, batch_size=8, scale=(0.45, 1.0), seed=seed)
         return Pretraining(architecture, f"camvid(root='{root}', split='fit')", recipe)
 
     architectures = {
