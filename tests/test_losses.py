@@ -202,32 +202,6 @@ def test_a_callable_objective_is_itself():
     assert losses.objective(losses.cross_entropy) is losses.cross_entropy
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_ssim_is_that_of_torchmetrics():
-    oracle = pytest.importorskip("torchmetrics.functional.image").structural_similarity_index_measure
-    generator = torch.Generator().manual_seed(0)
-    first = torch.rand((2, 3, 24, 30), generator=generator, dtype=torch.float64)
-    second = (first + 0.2 * torch.randn(first.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
-    _, full = oracle(second, first, data_range=1.0, return_full_image=True)
-    assert torch.allclose(losses.ssim(first, second), full.mean(1), atol=1e-7)  # theirs takes a float32 window
-    assert torch.allclose(losses.ssim(first, first), torch.ones_like(first[:, 0]))
-
-
-def test_ssim_over_a_box_by_hand():
-    first = torch.rand((1, 3, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    second = first.flip(-1)
-    expected = []
-    for colour in range(3):
-        a, b = first[0, colour, 1:4, 1:4].flatten(), second[0, colour, 1:4, 1:4].flatten()
-        covariance = ((a - a.mean()) * (b - b.mean())).mean()
-        top = (2 * a.mean() * b.mean() + 1e-4) * (2 * covariance + 9e-4)
-        expected.append(
-            top / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (a.var(correction=0) + b.var(correction=0) + 9e-4))
-        )
-    box = torch.full((3,), 1 / 3, dtype=torch.float64)
-    assert losses.ssim(first, second, window=box)[0, 2, 2].item() == pytest.approx(float(torch.stack(expected).mean()))
-
-
 def test_total_variation_counts_pairs_that_touch_the_mask():
     images = torch.zeros((1, 3, 2, 3))
     images[0, :, 0] = torch.tensor([0.0, 0.5, 0.5])

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustseg import metrics
-from robustseg.losses import cross_entropy, ssim, total_variation
+from robustseg.losses import cross_entropy, total_variation
 from robustseg.records import Counts, SpecError
+from robustseg.similarity import ssim
 from robustseg.types import ImageRng, Images, Labels, Mask, Network, PerImage, device_of, frozen
 
 KINDS = ("plain", "smooth", "integrated")

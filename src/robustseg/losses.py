@@ -14,8 +14,6 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -234,43 +232,6 @@ def total_variation(images: Images, masks: Mask | None = None) -> PerImage:
         total = total + torch.where(counted, images.diff(dim=axis + 1).abs(), 0).flatten(1).sum(1)
         count = count + images.shape[1] * counted.flatten(1).sum(1)
     return total / count.clamp_min(1)
-
-
-def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, window: Tensor | None = None) -> Tensor:
-    """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1.
-
-    Args:
-        first, second: `[b, c, h, w]`; borders are reflected.
-        window: weights `[n]` along each axis, n odd, with sum 1; None is a Gaussian of deviation 1.5 over 11 pixels.
-            `torch.full((3,), 1 / 3)` is the 3x3 mean of Godard et al., CVPR 2017.
-
-    Raises:
-        RuntimeError: an image no larger than half the window.
-
-    Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004, equation 13; K1 = 0.01, K2 = 0.03.
-    """
-    if window is None:
-        window = (-torch.arange(-5.0, 6.0).square() / (2 * 1.5**2)).exp()
-        window = window / window.sum()
-    weights, reach = window.tolist(), len(window) // 2
-
-    def local(values: Tensor) -> Tensor:
-        # Sums of shifted images: on CPUs ten times as fast, forward and back, as convolutions of one channel.
-        mean = F.pad(values, (reach,) * 4, mode="reflect")
-        for axis in (2, 3):
-            shifted = [mean.narrow(axis, i, values.shape[axis]) for i in range(len(weights))]
-            mean = weights[0] * shifted[0]
-            for weight, part in zip(weights[1:], shifted[1:], strict=True):
-                mean = mean.add(part, alpha=weight)
-        return mean
-
-    mean_1, mean_2 = local(first), local(second)
-    variance = (local(first.square()) - mean_1.square()).clamp_min(0) + (
-        local(second.square()) - mean_2.square()
-    ).clamp_min(0)
-    together = local(first * second) - mean_1 * mean_2
-    below = (mean_1.square() + mean_2.square() + 0.01**2) * (variance + 0.03**2)
-    return ((2 * mean_1 * mean_2 + 0.01**2) * (2 * together + 0.03**2) / below).mean(1)
 
 
 def mean_over_pixels(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:

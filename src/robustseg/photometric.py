@@ -9,7 +9,7 @@ without texture, which any depth explains (`smoothness`).
 Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustseg.geometry import Warped, disparity_to_depth, warp
-from robustseg.losses import ssim
 from robustseg.records import ShapeError
+from robustseg.similarity import Likeness
 from robustseg.types import Depth, Images, Intrinsics, Mask, PerImage, Pose
 
 SSIM_WEIGHT = 0.85
@@ -57,6 +57,7 @@ class _Views(NamedTuple):
     neighbours: tuple[Tensor, Tensor]
     poses: tuple[Tensor, Tensor]
     intrinsics: Tensor
+    error_to: Callable[[Images], Tensor]
     unmoved: Tensor
     counted: Tensor
 
@@ -103,8 +104,9 @@ def view_synthesis_loss(
         )
     counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
     with torch.no_grad():
-        unmoved = torch.minimum(photometric_error(images, previous), photometric_error(images, following))
-    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, unmoved, counted)
+        error_to = _errors_from(images)
+        unmoved = torch.minimum(error_to(previous), error_to(following))
+    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, error_to, unmoved, counted)
     scales = [_at_scale(d, views, SMOOTHNESS_WEIGHT / 2**scale) for scale, d in enumerate(disparities)]
     return scales[0]._replace(loss=torch.stack([scale.loss for scale in scales]).mean(0))
 
@@ -118,7 +120,7 @@ def _at_scale(disparity: Tensor, views: _Views, smoothness_weight: float) -> Vie
         warped = warp(neighbour, depth, pose, views.intrinsics)
         # what is not seen there shows this frame, so that windows across the border are judged by the seen part
         shown = torch.where(warped.valid.unsqueeze(1), warped.images, views.images)
-        error = torch.minimum(error, torch.where(warped.valid, photometric_error(views.images, shown), torch.inf))
+        error = torch.minimum(error, torch.where(warped.valid, views.error_to(shown), torch.inf))
         warps.append(Warped(warped.images.detach(), warped.valid))
     masked = (views.unmoved <= error) | ~views.counted
     smallest = torch.where(masked, views.unmoved, error)
@@ -134,9 +136,18 @@ def photometric_error(first: Images, second: Images) -> Tensor:
 
     Source: Godard et al., CVPR 2017, equation 4; SSIM in windows of 3x3.
     """
-    window = torch.full((3,), 1 / 3)
-    structure = ((1 - ssim(first, second, window=window)) / 2).clamp(0, 1)
-    return SSIM_WEIGHT * structure + (1 - SSIM_WEIGHT) * (first - second).abs().mean(1)
+    return _errors_from(first)(second)
+
+
+def _errors_from(first: Images) -> Callable[[Images], Tensor]:
+    """`photometric_error` of one image to any number of others."""
+    likeness = Likeness(first, window=torch.full((3,), 1 / 3))
+
+    def error(second: Images) -> Tensor:
+        structure = ((1 - likeness(second)) / 2).clamp(0, 1)
+        return SSIM_WEIGHT * structure + (1 - SSIM_WEIGHT) * (first - second).abs().mean(1)
+
+    return error
 
 
 def smoothness(disparity: Depth, images: Float[Tensor, "b 3 _ _"]) -> PerImage:

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustseg.datasets.views import batches
-from robustseg.losses import ssim
 from robustseg.monitor import conformal
 from robustseg.monitor.detector import finite, labels_of
 from robustseg.records import RobustsegError, SpecError
 from robustseg.registry import network
+from robustseg.similarity import ssim
 from robustseg.types import Dataset, Depth, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
 
 PAIRS = ("image_labels", "image_depth", "labels_depth")
