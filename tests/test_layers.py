@@ -13,7 +13,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"spaces"},
     {"metrics", "depth_metrics", "types", "panels"},
     {"summary", "registry", "provenance"},
-    {"losses", "geometry", "findings"},
+    {"losses", "geometry", "similarity", "findings"},
     {"attacks", "networks", "datasets", "noise", "saved", "photometric"},
     {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
