@@ -9,7 +9,8 @@ import pytest
 import trees
 from robustseg import api
 from robustseg.experiments import baer2020
-from robustseg.experiments.baer2020_claims import (
+from robustseg.experiments.baer2020_claims import findings, tables
+from robustseg.experiments.baer2020_evidence import (
     COLUMNS,
     PAPER,
     TABLE_5,
@@ -17,8 +18,6 @@ from robustseg.experiments.baer2020_claims import (
     TABLE_7,
     Figures,
     Names,
-    findings,
-    tables,
     vote,
 )
 from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE

@@ -1,7 +1,7 @@
-"""Baer et al. 2020, run: pretrain, finetune, attack, vote, on made-up streets, on CamVid, or by the paper's protocol.
+"""Bär et al. 2020, run: pretrain, finetune, attack, vote, on made-up streets, on CamVid, or by the paper's protocol.
 
 Every step goes on where it was cut, and what is there already is used as it is: adaptive networks in
-`FOLDER/networks/ROW-SEED/adaptive.safetensors` (rows of `baer2020_claims.LAYERS`, with `_alpha0.9` behind where alpha is
+`FOLDER/networks/ROW-SEED/adaptive.safetensors` (rows of `baer2020_evidence.LAYERS`, with `_alpha0.9` behind where alpha is
 not 0.6), measurements in `FOLDER/records.jsonl`. What follows from the records is in `baer2020_claims`.
 
 Decisions of ours, where the paper is silent or misses something: see `training.redundant`; a control row without feature
@@ -22,7 +22,8 @@ from lightning_fabric import Fabric
 from robustseg import api
 from robustseg.datasets.views import Resized
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
-from robustseg.experiments.baer2020_claims import (
+from robustseg.experiments.baer2020_claims import findings, tables
+from robustseg.experiments.baer2020_evidence import (
     COLUMNS,
     LAYERS,
     MAIN,
@@ -33,9 +34,7 @@ from robustseg.experiments.baer2020_claims import (
     Figures,
     Names,
     beyond,
-    findings,
     row_name,
-    tables,
 )
 from robustseg.experiments.pretraining import Pretraining, buildable, fabric_on, pretrain, spec_of, untrained
 from robustseg.experiments.study import SEEDS, Cost, Finding, made_by, tier_of, write_study
