@@ -195,6 +195,8 @@ def test_a_network_that_sees_little_is_not_the_robust_one() -> None:
     assert "Left out, since they see less than half as much as the best: third." in text
     assert "third 100.0" not in text
     assert verdicts(found)["A3"] == HELD
+    found._clean.pop(FAR)
+    assert "Left out" not in " ".join(words(found, "p")), "what was not measured is called blind"
 
 
 def test_networks_within_the_spread_of_seeds_are_not_told_apart() -> None:

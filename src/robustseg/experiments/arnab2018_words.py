@@ -49,7 +49,8 @@ def _most_robust(found: Evidence) -> str:
         return ""
     best, name = listed[0]
     shares = ", ".join(f"{n} {percent(value)}" for value, n in listed)
-    spread, blind = found.spread(spec), [n for n in first_seeds(found.names) if n not in found.seeing()]
+    spread, seeing = found.spread(spec), found.seeing()
+    blind = [n for n in first_seeds(found.names) if n not in seeing and not math.isnan(found.clean(n))]
     text = f"**The most robust here: {name}.** Under {title} the networks keep, in % of their clean mIoU: {shares}. "
     text += f"Left out, since they see less than half as much as the best: {', '.join(blind)}. " if blind else ""
     if math.isnan(spread):
