@@ -103,8 +103,8 @@ def view_synthesis_loss(
             f"{list(images.shape)}, {list(previous.shape)}, {list(following.shape)}; try frames of one video"
         )
     counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
+    error_to = _errors_from(images)
     with torch.no_grad():
-        error_to = _errors_from(images)
         unmoved = torch.minimum(error_to(previous), error_to(following))
     views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, error_to, unmoved, counted)
     scales = [_at_scale(d, views, SMOOTHNESS_WEIGHT / 2**scale) for scale, d in enumerate(disparities)]

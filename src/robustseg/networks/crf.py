@@ -16,10 +16,10 @@ How the sums over all pairs are made:
   interleaved grids, so a term of N^2 pairs becomes N * senders, as ordinary matrix products with an exact gradient in images and
   logits; no pixel weighs more than another, as the fixed points of a grid or lattice would.
 
-How well, measured by `benchmarks/crf.py` on two images of `streets` at 120x90: with 512 senders marginals are 0.0024 from the exact ones on average, and
-up to 0.66 at single pixels; 1.2 % of the labels are others than the exact CRF's, which changes 4.1 % of the network's. More senders help slowly (1024:
-1.0 %). On one CPU thread beside other work an iteration took 0.26 s an image at 480x360; five with all else 2.6 s, with the gradient 10 s. At
-240x180: 0.04, 0.36 and 1.8 s. Time and memory go with `senders`.
+How well, measured by `benchmarks/crf.py` on four images of `streets` at 120x90: with 512 senders marginals are 0.0032 from the exact ones on average, and
+up to 0.69 at single pixels; 1.6 % of the labels are others than the exact CRF's, which changes 6.5 % of the network's. More senders help slowly (1024:
+1.3 %). On one CPU thread beside other work an iteration took 0.22 s an image at 480x360; five with all else 2.8 s, with the gradient 9.6 s. At
+240x180: 0.04, 0.35 and 1.5 s. Time and memory go with `senders`.
 
 Sources: Kraehenbuehl and Koltun, NIPS 2011, section 2 and algorithm 1; as layers of a network Zheng et al., ICCV 2015 (CRF-RNN).
 """
