@@ -226,3 +226,21 @@ def test_other_sizes_are_told(street: Batch) -> None:
         view_synthesis_loss([street.extras["depth"]], street.images, street.images[..., :-1], *given)
     with pytest.raises(ShapeError, match="got 0 disparities"):
         view_synthesis_loss([], street.images, street.images, *given)
+
+
+def test_the_gradient_reaches_the_frame_itself_through_its_structure():
+    other, still = noise(1, 3, 12, 16).double(), torch.eye(4).double()[None]
+    image = (0.9 * other.roll(-1, 3) + 0.1 * noise(1, 3, 12, 16, seed=1)).requires_grad_()
+    pose, intrinsics = still.clone(), torch.tensor([[[16.0, 0, 8], [0, 16, 6], [0, 0, 1]]]).double()
+    pose[:, 0, 3] = 0.25  # at 4 metres and a focal length of 16 pixels: one pixel
+    disparity = disparity_of(torch.full((1, 12, 16), 4.0).double())
+
+    def loss(frame: torch.Tensor) -> torch.Tensor:
+        return view_synthesis_loss([disparity], frame, other, other, pose, pose, intrinsics).loss.sum()
+
+    inside = torch.zeros_like(image)
+    inside[..., 3:-3, 3:-3] = 1  # away from the border, where pixels are masked and pull nothing
+    step = 1e-7 * inside * (noise(1, 3, 12, 16, seed=2).double() - 0.5)
+    (gradient,) = torch.autograd.grad(loss(image), image)
+    moved = (loss(image + step) - loss(image - step)).detach() / 2
+    assert (gradient * step).sum().item() == pytest.approx(moved.item(), rel=1e-3)
