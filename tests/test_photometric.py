@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustseg.datasets.streets import Streets
-from robustseg.geometry import FARTHEST, NEAREST, disparity_to_depth, rigid_pose
+from robustseg.geometry import FARTHEST, NEAREST, disparity_to_depth, invert_pose, rigid_pose, warp
 from robustseg.photometric import SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
 from robustseg.records import ShapeError
 from robustseg.types import Batch
@@ -109,6 +109,46 @@ def test_of_a_batch_only_the_image_that_moves_pulls(street: Batch) -> None:
     assert (gradient[1] != 0).any()
     assert found.masked_share[0] == 1
     assert 0 < found.masked_share[1] < 1
+
+
+def test_without_auto_masking_every_pixel_seen_pulls(street: Batch) -> None:
+    """A motion all wrong is judged by all pixels that it leaves in view, not by those that happen to agree with it."""
+    images, following, k = street.images, street.extras["next"], street.extras["intrinsics"]
+    depth = torch.full_like(street.extras["depth"], 8.0)
+    aside = rigid_pose(torch.zeros(2, 3), torch.tensor([[0.3, 0, 0]]).expand(2, 3))
+    away = rigid_pose(torch.zeros(2, 3), torch.tensor([[0, 0, -99.0]]).expand(2, 3))  # sees nothing at all
+    disparity = disparity_of(depth).requires_grad_()
+    given = [disparity], images, images, following, away, aside, k
+    free, masked = view_synthesis_loss(*given, auto_mask=False), view_synthesis_loss(*given)
+    seen = warp(following, depth, aside, k)
+    shown = torch.where(seen.valid.unsqueeze(1), seen.images, images)
+    error = torch.where(seen.valid, photometric_error(images, shown), 0).mean((1, 2))
+    rough = SMOOTHNESS_WEIGHT * smoothness(disparity, images)
+    assert torch.allclose(free.loss, error + rough, atol=1e-6)
+    assert torch.equal(free.masked, masked.masked)
+    (pull,), (less,) = (torch.autograd.grad(found.loss.sum(), disparity) for found in (free, masked))
+    assert masked.masked.all()  # a neighbour that is the frame itself explains it best
+    assert not less.any()
+    assert (pull != 0).any(-1).any(-1).all()
+
+
+def test_from_a_wrong_guess_the_way_ahead_is_found_without_auto_masking(street: Batch) -> None:
+    """Gradient descent on the motion alone, all depths equal, from a small step aside."""
+    depth = torch.full_like(street.extras["depth"], 8.0)
+    shift = torch.tensor([0.04, 0.02, 0.01]).requires_grad_()
+    optimizer = torch.optim.Adam([shift], 0.02)
+    for _ in range(40):
+        pose = rigid_pose(torch.zeros(2, 3), shift.expand(2, 3))
+        poses = invert_pose(pose), pose
+        frames = street.images, street.extras["previous"], street.extras["next"]
+        found = view_synthesis_loss(
+            [disparity_of(depth)], *frames, *poses, street.extras["intrinsics"], auto_mask=False
+        )
+        optimizer.zero_grad()
+        found.loss.sum().backward()
+        optimizer.step()
+    true = street.extras["pose_next"][:, :3, 3].mean(0)
+    assert float(torch.cosine_similarity(shift.detach(), true, dim=0)) > 0.9
 
 
 def camera(count: int, focal: float = 20.0) -> torch.Tensor:

@@ -3,8 +3,8 @@
 With the right depth and the right motion of the camera, `geometry.warp` of the frame before or after is this frame. So the
 difference between the two is a loss, `photometric_error`, and needs nothing but video. Three things spoil it: what is
 hidden in one neighbour (the smaller error of the two neighbours counts), what does not move relative to the camera and
-would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is), and surfaces
-without texture, which any depth explains (`smoothness`).
+would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is: auto-masking), and
+surfaces without texture, which any depth explains (`smoothness`).
 
 Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
 """
@@ -34,8 +34,8 @@ class ViewSynthesis(NamedTuple):
 
     Args:
         loss: `[b]`, one number an image; training lowers their mean.
-        masked: bool `[b, h, w]`, the pixels that pull nothing at the finest scale: warping does not beat the neighbour as
-            it is, or they belong to something that moves.
+        masked: bool `[b, h, w]`, the pixels that auto-masking leaves out at the finest scale, as warping does not beat the
+            neighbour as it is, and those of what moves.
         previous, following: the neighbours warped onto this frame at the finest scale, without a graph.
     """
 
@@ -60,6 +60,7 @@ class _Views(NamedTuple):
     error_to: Callable[[Images], Tensor]
     unmoved: Tensor
     counted: Tensor
+    auto_mask: bool
 
 
 def view_synthesis_loss(
@@ -72,6 +73,7 @@ def view_synthesis_loss(
     intrinsics: Intrinsics,
     *,
     moving: Mask | None = None,
+    auto_mask: bool = True,
 ) -> ViewSynthesis:
     """How badly the neighbours, warped by depth and pose, paint this frame, and how rough the depth is; mean over scales.
 
@@ -86,6 +88,7 @@ def view_synthesis_loss(
         pose_previous, pose_next: `[b, 4, 4]`, this camera to that of the neighbour.
         intrinsics: `[b, 3, 3]`, pixels.
         moving: bool `[b, h, w]`, pixels of things that move by themselves, which are left out; None: none are known.
+        auto_mask: False: every pixel with a point in a neighbour's view pulls, whether or not the motion explains it so far.
 
     Returns:
         The loss of each image and what to look at.
@@ -106,7 +109,9 @@ def view_synthesis_loss(
     error_to = _errors_from(images)
     with torch.no_grad():
         unmoved = torch.minimum(error_to(previous), error_to(following))
-    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, error_to, unmoved, counted)
+    views = _Views(
+        images, (previous, following), (pose_previous, pose_next), intrinsics, error_to, unmoved, counted, auto_mask
+    )
     scales = [_at_scale(d, views, SMOOTHNESS_WEIGHT / 2**scale) for scale, d in enumerate(disparities)]
     return scales[0]._replace(loss=torch.stack([scale.loss for scale in scales]).mean(0))
 
@@ -123,10 +128,11 @@ def _at_scale(disparity: Tensor, views: _Views, smoothness_weight: float) -> Vie
         error = torch.minimum(error, torch.where(warped.valid, views.error_to(shown), torch.inf))
         warps.append(Warped(warped.images.detach(), warped.valid))
     masked = (views.unmoved <= error) | ~views.counted
-    smallest = torch.where(masked, views.unmoved, error)
+    still = masked if views.auto_mask else error.isinf() | ~views.counted
+    smallest = torch.where(still, views.unmoved, error)
     loss = torch.where(views.counted, smallest, 0).sum((1, 2)) / views.counted.sum((1, 2)).clamp_min(1)
     # products with 0 keep NaN: a disparity or pose that is no number must not pass as one that leaves the view
-    rough = smoothness(disparity, views.images) * ~masked.flatten(1).all(1)
+    rough = smoothness(disparity, views.images) * ~still.flatten(1).all(1)
     lost = 0 * sum(pose.sum((1, 2)) for pose in views.poses)
     return ViewSynthesis(loss + smoothness_weight * rough + lost, masked, *warps)
 

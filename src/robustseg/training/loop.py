@@ -245,7 +245,7 @@ class _Run:
         if answers.logits is not None:
             loss = self._segmentation_loss(answers.logits.float(), labels, trades)
         if self.second and answers.scene is not None:
-            view = self.second.view(self.network, answers.scene, video)
+            view = self.second.view(self.network, answers.scene, video, progress=step / self.steps)
             loss = loss + view.loss.mean()
         if not torch.isfinite(loss):
             which = _not_finite(answers.logits, batch) + (_named(video, view.loss) if view else [])

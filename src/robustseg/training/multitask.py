@@ -12,7 +12,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -34,6 +34,14 @@ EXTRAS = ("previous", "next", "intrinsics")
 
 MOTION_SCALE = 0.01
 """Factor on what the motion network answers, so that it starts near a camera at rest (Godard et al. 2019)."""
+
+UNMASKED = 0.1
+"""The share of a training, from its start, in which auto-masking leaves no pixel out.
+
+It keeps the pixels that the motion found so far explains better than rest does. Of a motion that is still a guess those are
+the ones that happen to agree with it, so a wrong guess is confirmed, and rest is hardly left. Once the motion is about right,
+the pixels that are left out are those that should be.
+"""
 
 
 @dataclass(frozen=True)
@@ -216,17 +224,18 @@ class SecondTask:
     def _known(self, video: Dataset) -> Dataset:
         return video if self.calibrated else Uncalibrated(video)
 
-    def view(self, network: Network, scene: Scene, video: Batch) -> ViewSynthesis:
+    def view(self, network: Network, scene: Scene, video: Batch, *, progress: float = 1.0) -> ViewSynthesis:
         """How well the scene explains the frames.
 
         Args:
-            network: that finds what moves.
+            network: that finds what moves. progress: of the training, 0 to 1, see `UNMASKED`.
         """
         previous, following = (video.extras[name] for name in EXTRAS[:2])
         moving = self._moving(network, video.images) if self.task.moving else None
         poses = scene.pose_previous, scene.pose_next
+        options: dict[str, Any] = {"moving": moving, "auto_mask": progress >= UNMASKED}
         return view_synthesis_loss(
-            scene.disparities, video.images, previous, following, *poses, scene.intrinsics, moving=moving
+            scene.disparities, video.images, previous, following, *poses, scene.intrinsics, **options
         )
 
     def _moving(self, network: Network, frames: Images) -> Mask:
