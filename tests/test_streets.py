@@ -162,6 +162,18 @@ def test_neighbours_come_along_when_asked_for():
     assert torch.equal(sample.extras["previous"], data.neighbour(0, -1).image)
 
 
+def test_neighbours_a_step_away_come_with_their_poses():
+    data = Streets(scenes=1, frames=4, size="32x64", neighbours=True, step=3)
+    sample = data[3]
+    assert torch.equal(sample.extras["next"], data.neighbour(3, 3).image)
+    assert torch.equal(sample.extras["previous"], data[0].image)
+    assert torch.equal(sample.image, Streets(scenes=1, frames=4, size="32x64")[3].image)
+    single = Streets(scenes=1, frames=7, size="32x64")
+    poses = [single[i].extras["pose_next"] for i in (3, 4, 5)]
+    assert torch.allclose(sample.extras["pose_next"], poses[2] @ poses[1] @ poses[0], atol=1e-5)
+    assert data.spec.endswith(", neighbours=True, step=3)")
+
+
 def test_intrinsics_have_the_axis_in_the_middle():
     k = intrinsics_of(street(0, 0), (64, 128))
     assert k[0, 2] == 63.5
@@ -179,6 +191,7 @@ def test_intrinsics_have_the_axis_in_the_middle():
         {"size": "big"},
         {"size": "4x4"},
         {"seed": -1},
+        {"step": 0},
     ],
 )
 def test_wrong_arguments_are_told(wrong):

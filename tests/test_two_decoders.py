@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustseg.geometry import FARTHEST, NEAREST
+from robustseg.geometry import FARTHEST
 from robustseg.networks import weights
-from robustseg.networks.depth import MultiTask, scaled_gradient
+from robustseg.networks.depth import MEAN_DISPARITY, MultiTask, scaled_gradient
 from robustseg.networks.fast import _Fast, fast
 from robustseg.records import SpecError
 from robustseg.registry import build
@@ -43,17 +43,22 @@ def test_labelling_never_runs_the_depth_decoder(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_depth_is_in_metres_at_the_size_of_the_images(encoder: str) -> None:
+def test_depth_has_the_size_of_the_images_and_a_fixed_scale(encoder: str) -> None:
     network = small(encoder).eval()
     for size in ((32, 64), (33, 51), (8, 8)):
         depth = network.depth(images(2, size)).detach()
         assert depth.shape == (2, *size)
-        assert float(depth.min()) >= NEAREST * 0.999
+        assert float(depth.min()) > 0
         assert float(depth.max()) <= FARTHEST * 1.001
-    assert [tuple(d.shape[-2:]) for d in network.disparities(images())] == [(32, 64), (16, 32), (8, 16), (4, 8)]
-    for bias, metres in ((50.0, NEAREST), (-50.0, FARTHEST)):
-        network.module.depth.heads["1"].bias.data.fill_(bias)
-        torch.testing.assert_close(network.depth(images()), torch.full((2, 32, 64), metres))
+    disparities = network.disparities(images())
+    assert [tuple(d.shape[-2:]) for d in disparities] == [(32, 64), (16, 32), (8, 16), (4, 8)]
+    for disparity in disparities:
+        torch.testing.assert_close(disparity.mean((1, 2)), torch.full((2,), MEAN_DISPARITY))
+    torch.testing.assert_close((1 / network.depth(images())).mean((1, 2)), torch.full((2,), 1.009), atol=1e-3, rtol=0)
+    before = network.depth(images()).detach()
+    for head in network.module.depth.heads.values():
+        head.bias.data.add_(30)  # however near it takes everything to be
+    torch.testing.assert_close(network.depth(images()).detach(), before, atol=1e-4, rtol=1e-3)
 
 
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ SLACK = 1e-2
 
 
 NEAREST, FARTHEST = 0.1, 100.0
-"""The depths (metres) between which a network of disparities answers."""
+"""The depths (metres) of disparities 1 and 0."""
 
 
 class Projected(NamedTuple):
@@ -136,7 +136,7 @@ def warp(
 
 
 def disparity_to_depth(disparity: Tensor) -> Tensor:
-    """Depth in metres, `FARTHEST` to `NEAREST`, of a disparity in [0, 1]: linear in inverse depth.
+    """Depth in metres of a disparity from 0, which is `FARTHEST`, over 1, `NEAREST`, and on: linear in inverse depth.
 
     Source: Godard et al., ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation", section 4.
     """

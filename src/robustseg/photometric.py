@@ -82,7 +82,7 @@ def view_synthesis_loss(
     image with no pixel left to learn from pulls nothing at all, so a camera that stands still trains nothing.
 
     Args:
-        disparities: `[b, h', w']` each, 0 to 1 (see `geometry.disparity_to_depth`), finest first, each half the size of the
+        disparities: `[b, h', w']` each (see `geometry.disparity_to_depth`), finest first, each half the size of the
             one before or as large; every one is brought to the size of the images before it is judged.
         images, previous, following: `[b, 3, h, w]` in [0, 1], the frame and those before and after it.
         pose_previous, pose_next: `[b, 4, 4]`, this camera to that of the neighbour.

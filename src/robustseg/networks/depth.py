@@ -28,10 +28,16 @@ CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""
 SCALES = (1, 2, 4, 8)
 """At which parts of the image's size there are disparities."""
+MEAN_DISPARITY = 0.1
+"""Of every image, which makes the mean of its inverse depth about 1 / m.
+
+Video leaves the scale open. A network free to choose it can explain away what it does not understand: it moves all points so
+far off that nothing moves any more, or so near that its answers have no room left, and learns no depth after that.
+"""
 
 
 class Both(NamedTuple):
-    """Logits `[b, k, h, w]` of some images; disparities `[d, h / n, w / n]` of others, 0 to 1, for each n of `SCALES`."""
+    """Logits `[b, k, h, w]` of some images; disparities `[d, h / n, w / n]` of others, for each n of `SCALES`."""
 
     logits: Logits
     disparities: tuple[Tensor, ...]
@@ -111,9 +117,11 @@ class TwoDecoders(nn.Module):
         return self.segmentation(self.encoder(x))[0]
 
     def disparities(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """`[b, h / n, w / n]`, 0 to 1, for each n of `SCALES`; see `geometry.disparity_to_depth`."""
+        """`[b, h / n, w / n]` for each n of `SCALES`, above 0, of mean `MEAN_DISPARITY`; see `geometry.disparity_to_depth`."""
         answers = (answer.squeeze(1) for answer in self.depth(features))
-        return tuple(answer.to(torch.promote_types(answer.dtype, torch.float32)).sigmoid() for answer in answers)
+        wide = (answer.to(torch.promote_types(answer.dtype, torch.float32)) for answer in answers)
+        shares = (x.flatten(1).softmax(1).view_as(x) for x in wide)
+        return tuple(MEAN_DISPARITY * x[0].numel() * x for x in shares)
 
 
 class _Scaled(torch.autograd.Function):
@@ -161,8 +169,9 @@ class MultiTask(Adapted):
         SpecError: the encoder is unknown, or the width is not positive.
 
     Source: Klingner, Bär, Fingscheidt, CVPR Workshops 2020.
-    Differs: the paper's text is not to be had; encoder, decoders and depth range are those of the authors' later code
-        (SGDepth), which also shares the first stage of the decoders.
+    Differs: the paper's text is not to be had; encoder and decoders are those of the authors' later code (SGDepth), which also
+        shares the first stage of the decoders. Disparities are shares of a fixed whole, so that their scale is not learned, as
+        in Wang et al., CVPR 2018 (inverse depth over its mean); there they are sigmoids.
     """
 
     def __init__(self, *, encoder: str = "resnet18", classes: Classes = "camvid", width: float = 1.0):
@@ -198,9 +207,9 @@ class MultiTask(Adapted):
         return Both(logits, self.module.disparities(theirs))
 
     def disparities(self, frames: Images) -> tuple[Tensor, ...]:
-        """Disparities `[d, h / n, w / n]`, 0 to 1, for each n of `SCALES`, of frames padded as the encoder needs it."""
+        """Disparities `[d, h / n, w / n]` for each n of `SCALES`, of frames padded as the encoder needs it."""
         return self.module.disparities(self.module.encoder(self.prepare(frames)))
 
     def depth(self, images: Images) -> Depth:
-        """Depth along the optical axis `[b, h, w]`, metres up to the one factor that video leaves open."""
+        """Depth along the optical axis `[b, h, w]`, up to the factor that video leaves open: its inverse is 1 on average."""
         return disparity_to_depth(self.disparities(images)[0])[:, : images.shape[-2], : images.shape[-1]]

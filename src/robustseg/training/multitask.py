@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 EXTRAS = ("previous", "next", "intrinsics")
 """What a sample of video must know besides its image."""
 
-MOTION_SCALE = 0.01
-"""Factor on what the motion network answers, so that it starts near a camera at rest (Godard et al. 2019)."""
+TURN_SCALE, SHIFT_SCALE = 0.01, 0.1
+"""Factors on what the motion network answers: radians, and distances where inverse depth is 1 on average."""
 
 UNMASKED = 0.1
 """The share of a training, from its start, in which auto-masking leaves no pixel out.
@@ -95,8 +95,8 @@ class MotionNetwork(nn.Module):
         wide = answers.to(
             torch.promote_types(answers.dtype, torch.float32)
         )  # a matrix exponential wants no half precision
-        turn, shift = (MOTION_SCALE * wide).split(3, 1)
-        return rigid_pose(turn, shift)
+        turn, shift = wide.split(3, 1)
+        return rigid_pose(TURN_SCALE * turn, SHIFT_SCALE * shift)
 
 
 class Scene(NamedTuple):

@@ -32,6 +32,8 @@ class Streets:
         size: `'HxW'` or (h, w).
         split: `train`, `val` or `test`: different scenes.
         neighbours: whether samples carry the images of the frames before and after.
+        step: how many frames before and after the neighbours are, and their poses with them. A step of 1, about half a
+            metre, is too near to tell depth in small images: at 64x128 what is 20 metres away moves by less than a pixel.
 
     Raises:
         SpecError: an argument makes no sense.
@@ -48,21 +50,24 @@ class Streets:
         size: str | tuple[int, int] = "256x512",
         split: str = "test",
         neighbours: bool = False,
+        step: int = 1,
     ):
         if split not in SPLITS:
             raise SpecError(f"expected the split train, val or test, got '{split}'; try streets(split='train')")
         first, most = SPLITS[split]
         if not 1 <= scenes <= most:
             raise SpecError(f"expected 1 to {most} scenes in {split}, got {scenes}; try streets(scenes=10)")
-        if frames < 1 or seed < 0:
+        if frames < 1 or seed < 0 or step < 1:
             raise SpecError(
-                f"expected frames >= 1 and seed >= 0, got {frames} and {seed}; try streets(frames=10, seed=0)"
+                f"expected frames >= 1, seed >= 0 and step >= 1, got {frames}, {seed} and {step}; "
+                "try streets(frames=10, seed=0, step=1)"
             )
-        self.seed, self.size, self.neighbours = seed, parse_size(size), neighbours
+        self.seed, self.size, self.neighbours, self.step = seed, parse_size(size), neighbours, step
         self.frames = [(first + s, f) for s in range(scenes) for f in range(frames)]
         self.ids = tuple(f"streets-{s:04d}_{f:06d}" for s, f in self.frames)
         h, w = self.size
-        self.spec = f"streets(seed={seed}, scenes={scenes}, frames={frames}, size='{h}x{w}', split='{split}'{', neighbours=True' * neighbours})"
+        given = f"{', neighbours=True' * neighbours}{f', step={step}' * (step > 1)}"
+        self.spec = f"streets(seed={seed}, scenes={scenes}, frames={frames}, size='{h}x{w}', split='{split}'{given})"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,13 +76,14 @@ class Streets:
         scene, frame = self.frames[index]
         sample = self.frame(scene, frame)
         if self.neighbours:
-            near = {"next": self.frame(scene, frame + 1).image, "previous": self.frame(scene, frame - 1).image}
+            near = {"next": self.frame(scene, frame + self.step).image}
+            near["previous"] = self.frame(scene, frame - self.step).image
             return Sample(sample.image, sample.labels, sample.id, {**sample.extras, **near})
         return sample
 
     def frame(self, scene: int, frame: int) -> Sample:
         """Any frame of any scene, within the set or not (negative frames lie before the start)."""
-        return _rendered(self.seed, scene, frame, *self.size)
+        return _rendered(self.seed, scene, frame, *self.size, self.step)
 
     def neighbour(self, index: int, offset: int = 1) -> Sample:
         """The frame `offset` after the one at `index`, of the same scene."""
@@ -98,6 +104,6 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-@functools.lru_cache(maxsize=4)
-def _rendered(seed: int, scene: int, frame: int, height: int, width: int) -> Sample:
-    return render(street(seed, scene), frame, (height, width))
+@functools.lru_cache(maxsize=8)
+def _rendered(seed: int, scene: int, frame: int, height: int, width: int, step: int) -> Sample:
+    return render(street(seed, scene), frame, (height, width), step)

@@ -42,8 +42,8 @@ def intrinsics_of(scene: Street, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def render(scene: Street, frame: int, size: tuple[int, int]) -> Sample:
-    """One frame with everything that is known about it; see `Streets`."""
+def render(scene: Street, frame: int, size: tuple[int, int], step: int = 1) -> Sample:
+    """One frame with everything that is known about it, and the poses of those `step` frames away; see `Streets`."""
     h, w = size
     view = scene.view(frame)
     bodies, camera, k = Bodies.of(view), torch.from_numpy(view.camera).float(), intrinsics_of(scene, size)
@@ -77,8 +77,8 @@ def render(scene: Street, frame: int, size: tuple[int, int]) -> Sample:
     extras = {
         "depth": torch.where(hits.solid == NOTHING, SKY_DEPTH, hits.depth).view(h, w),
         "intrinsics": k,
-        "pose_next": torch.from_numpy(scene.pose(frame, frame + 1)).float(),
-        "pose_previous": torch.from_numpy(scene.pose(frame, frame - 1)).float(),
+        "pose_next": torch.from_numpy(scene.pose(frame, frame + step)).float(),
+        "pose_previous": torch.from_numpy(scene.pose(frame, frame - step)).float(),
         "moving": moving.view(h, w),
     }
     image = develop(scene.look, rgb.view(h, w, 3), generator)
