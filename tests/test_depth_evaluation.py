@@ -3,14 +3,27 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 from robustseg import registry
+from robustseg.cli import app
 from robustseg.datasets.streets import Streets
-from robustseg.depth_evaluation import RowDepth, evaluate_depth, motion_errors, straight_ahead, trained_motion
+from robustseg.depth_evaluation import (
+    RowDepth,
+    evaluate_depth,
+    judge,
+    motion_errors,
+    straight_ahead,
+    trained_on_video,
+    view_losses,
+)
 from robustseg.depth_metrics import depth_figures
-from robustseg.records import RobustsegError
+from robustseg.geometry import depth_to_disparity
+from robustseg.networks import weights
+from robustseg.records import RobustsegError, read_lines
 from robustseg.testing import gray_space
-from robustseg.training.multitask import WithMotion
+from robustseg.training.multitask import Scene, WithMotion
 from robustseg.types import Network, Sample
 
 
@@ -115,13 +128,70 @@ def test_true_motion_has_no_error_and_straight_ahead_some(street):
         motion_errors(straight_ahead, Known(street, without=("pose_next",)))
 
 
-def test_the_motion_of_a_training_is_read_from_its_checkpoint(street, tmp_path):
-    trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5)
-    torch.save({"average": trained.state_dict()}, tmp_path / "last.ckpt")
-    found = motion_errors(trained_motion(tmp_path), Known(street))
-    assert found == pytest.approx(motion_errors(trained.motion, Known(street)))
-    torch.save({"average": trained.network.state_dict()}, tmp_path / "last.ckpt")
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_depth_and_motion_of_a_training_are_read_from_its_checkpoint(street, tmp_path, calibrated):
+    spec = "multitask(encoder='erfnet', width=0.25)"
+    trained = WithMotion(registry.build("network", spec), 0.5, calibrated=calibrated).eval()
+    kept = {"network spec": spec, "average": trained.state_dict()}
+    torch.save(kept, tmp_path / "last.ckpt")
+    found = trained_on_video(tmp_path)
+    assert motion_errors(found.motion, Known(street)) == pytest.approx(motion_errors(trained.motion, Known(street)))
+    assert torch.equal(found.network.depth(street[0].image[None]), trained.network.depth(street[0].image[None]))
+    assert (found.focal is None) == calibrated
+    torch.save({**kept, "average": trained.network.state_dict()}, tmp_path / "last.ckpt")
     with pytest.raises(RobustsegError, match="expected the checkpoint of a training with video"):
-        trained_motion(tmp_path)
+        trained_on_video(tmp_path)
     with pytest.raises(RobustsegError, match="got FileNotFoundError; try"):
-        trained_motion(tmp_path / "nowhere")
+        trained_on_video(tmp_path / "nowhere")
+
+
+def test_what_a_data_set_can_tell_is_judged(street):
+    trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5).eval()
+    rows = RowDepth(np.linspace(60, 5, 32).astype(np.float32))
+    found = judge(trained, rows, Known(street), size=(32, 64))
+    assert list(found) == ["depth", "views", "pose"]
+    assert found["depth"].beside == depth_figures(evaluate_depth(rows, Known(street)))
+    assert found["pose"].beside["ate"] == pytest.approx(motion_errors(straight_ahead, Known(street)).mean())
+    assert found["views"].network["loss"] != found["views"].beside["loss"]
+    assert list(judge(trained, rows, Known(street, without=("previous", "pose_next")), size=(32, 64))) == ["depth"]
+    with pytest.raises(RobustsegError, match="expected depth, neighbours or poses in known, got none; try"):
+        judge(trained, rows, Known(street, without=("depth", "next")), size=(32, 64))
+
+
+def test_true_depth_and_motion_explain_views_better_than_rows(street, monkeypatch):
+    sample = street[2]
+    disparity = depth_to_disparity(sample.extras["depth"][None].clamp_max(100))
+    poses = (sample.extras[name][None] for name in ("pose_previous", "pose_next"))
+    trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5)
+    monkeypatch.setattr(trained.network, "disparities", lambda images: (disparity,))
+    monkeypatch.setattr(trained, "scene", lambda found, *frames: Scene(found, *poses, frames[-1]))
+    losses = view_losses(trained, RowDepth(np.full(32, 8, np.float32)), sample)
+    assert losses["network"] < losses["row median"]
+    assert 0 < losses["masked"] < 1
+
+
+def test_the_command_measures_and_draws(street, tmp_path):
+    spec, video = (
+        "multitask(encoder='erfnet', width=0.25)",
+        "streets(scenes=1, frames=2, size='32x64', neighbours=True)",
+    )
+    trained = WithMotion(registry.build("network", spec), 1.0)
+    torch.save({"network spec": spec, "average": trained.state_dict()}, tmp_path / "last.ckpt")
+    weights.save(trained.network, tmp_path / "best.safetensors", recipe={"depth": {"video": video}})
+    asked = ["depth", str(tmp_path), "--size", "32x64", "--device", "cpu", "--out", str(tmp_path / "out")]
+    clip = "streets(scenes=1, frames=5, size='32x64', neighbours=True)"
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*asked, "--data", clip, "--data", "streets(scenes=2, frames=1, size='48x64')"])
+        assert done.exit_code == 0, done.output
+    lines = list(read_lines(tmp_path / "out" / "depth.jsonl"))
+    assert [sorted(line.keys() & {"depth", "views", "pose"}) for line in lines] == 2 * [
+        ["depth", "pose", "views"],
+        ["depth"],
+    ]
+    assert lines[0]["depth"]["network"]["abs_rel"] == lines[2]["depth"]["network"]["abs_rel"] > 0
+    for i in (0, 1):
+        with Image.open(tmp_path / "out" / f"depth-{i}.png") as drawn:
+            assert drawn.width == 4 * 64 + 3 * 6
+    lost = CliRunner().invoke(app, [*asked[:1], str(tmp_path / "no"), *asked[2:], "--data", clip])
+    assert lost.exit_code == 2
+    assert "expected the checkpoint of a training with video" in lost.output

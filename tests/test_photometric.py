@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustseg.datasets.streets import Streets
-from robustseg.geometry import FARTHEST, NEAREST, disparity_to_depth, invert_pose, rigid_pose, warp
+from robustseg.geometry import depth_to_disparity, disparity_to_depth, invert_pose, rigid_pose, warp
 from robustseg.photometric import SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
 from robustseg.records import ShapeError
 from robustseg.types import Batch
@@ -19,8 +19,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def disparity_of(depth: torch.Tensor) -> torch.Tensor:
-    """The inverse of `disparity_to_depth`."""
-    return ((1 / depth - 1 / FARTHEST) / (1 / NEAREST - 1 / FARTHEST)).clamp(0, 1)
+    return depth_to_disparity(depth).clamp_min(0)
 
 
 @pytest.fixture(scope="module")

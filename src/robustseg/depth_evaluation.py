@@ -2,18 +2,30 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg.datasets.views import resize_image
-from robustseg.depth_metrics import FARTHEST, DepthSums, depth_sums, forward_motion, row_medians, snippet_errors
+from robustseg import registry
+from robustseg.datasets.views import Resized, resize_image
+from robustseg.depth_metrics import (
+    FARTHEST,
+    DepthSums,
+    depth_figures,
+    depth_sums,
+    forward_motion,
+    row_medians,
+    snippet_errors,
+)
+from robustseg.geometry import depth_to_disparity
 from robustseg.metrics import sequences
+from robustseg.photometric import view_synthesis_loss
 from robustseg.records import RobustsegError
-from robustseg.training.multitask import MotionNetwork
-from robustseg.types import Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
+from robustseg.training.multitask import EXTRAS, WithMotion, frames_of
+from robustseg.types import Batch, Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
 
 Motion = Callable[[Images, Images], Pose]
 """What tells the pose of each frame's camera to that of the next: `(frames, next frames) -> [b, 4, 4]`."""
@@ -77,22 +89,90 @@ def _seen(network: nn.Module, sample: Sample, size: tuple[int, ...]) -> Tensor:
     return depth.float().cpu()
 
 
-def trained_motion(folder: str | Path) -> MotionNetwork:
-    """The motion network of a training with video, as it was averaged up to its last checkpoint, `FOLDER/last.ckpt`.
+def trained_on_video(folder: str | Path) -> WithMotion:
+    """What a training with video ended with, averaged as its best weights are: the network, and motion, which is kept nowhere else.
+
+    Args:
+        folder: of `train` with a `DepthTask`; its `last.ckpt` is read.
 
     Raises:
         RobustsegError: there is no such checkpoint, or it is not of a training with video.
     """
-    path, motion = Path(folder) / "last.ckpt", MotionNetwork()
+    path = Path(folder) / "last.ckpt"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["average"]
-        motion.load_state_dict({n.removeprefix("motion."): t for n, t in state.items() if n.startswith("motion.")})
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        network, state = registry.build("network", kept["network spec"]), kept["average"]
+        trained = WithMotion(network, 0.5, calibrated="focal" not in state)
+        trained.load_state_dict(state)
     except Exception as error:  # there is no telling what reading a torn or foreign file raises
         raise RobustsegError(
             f"expected the checkpoint of a training with video at '{path}', got {type(error).__name__}; "
             "try the folder of robustseg train --video"
         ) from error
-    return motion.eval()
+    return trained.eval()
+
+
+def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str, float]:
+    """How badly depth and motion explain a frame of video by its neighbours, lower is better.
+
+    Returns:
+        `network`: the loss of view synthesis at the finest scale. `row median`: the same with the depth of the baseline
+        and the motion of the network. `masked`: the share of pixels that motion does not explain.
+    """
+    video = Batch.of([sample]).to(device_of(trained))
+    with frozen(trained), torch.no_grad():
+        finest = trained.network.disparities(video.images)[:1]
+        images, previous, following, intrinsics = frames_of(video)
+        scene = trained.scene(finest, images, previous, following, intrinsics)
+        poses = scene.pose_previous, scene.pose_next
+        flat = (depth_to_disparity(rows.depth(images)),)
+        own, beside = (
+            view_synthesis_loss(d, images, previous, following, *poses, scene.intrinsics) for d in (finest, flat)
+        )
+    return {"network": float(own.loss), "row median": float(beside.loss), "masked": float(own.masked_share)}
+
+
+class Beside(NamedTuple):
+    """Figures of a network beside those of a baseline that looks at no image."""
+
+    baseline: str
+    network: dict[str, float]
+    beside: dict[str, float]
+
+
+def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int, int]) -> dict[str, Beside]:
+    """All that a data set can tell of depth and motion, means over its frames.
+
+    Returns:
+        As far as the samples know what it takes: `depth` (extra `depth`; beside the row median), `views` (neighbours and
+        intrinsics; the loss of view synthesis, beside that with the row median) and `pose` (neighbours and poses; the
+        trajectory error of five frames in metres, beside going straight ahead).
+
+    Args:
+        size: (height, width) of what the network sees.
+
+    Raises:
+        RobustsegError: the samples know nothing of the three.
+    """
+    known, found = data[0].extras, {}
+    if "depth" in known:
+        own, flat = (depth_figures(evaluate_depth(guess, data, size=size)) for guess in (trained.network, rows))
+        found["depth"] = Beside("row median", own, flat)
+    resized = Resized(data, size)
+    if all(name in known for name in EXTRAS):
+        losses = [view_losses(trained, rows, resized[i]) for i in range(len(resized))]
+        mean = {name: float(np.mean([lost[name] for lost in losses])) for name in losses[0]}
+        own, flat = {"loss": mean["network"], "masked": mean["masked"]}, {"loss": mean["row median"]}
+        found["views"] = Beside("row median", own, flat)
+    if "next" in known and "pose_next" in known:
+        motions: tuple[Motion, ...] = (trained.motion, straight_ahead)
+        own, flat = ({"ate": float(motion_errors(motion, resized).mean())} for motion in motions)
+        found["pose"] = Beside("straight ahead", own, flat)
+    if not found:
+        raise RobustsegError(
+            f"expected depth, neighbours or poses in {data.spec}, got none; try streets(neighbours=True) or dgp(root='…')"
+        )
+    return found
 
 
 def straight_ahead(frames: Images, following: Images) -> Pose:

@@ -1,4 +1,4 @@
-"""What a synthesis leaves in a folder: the image, a sheet to look at, a film of the way there, and its numbers."""
+"""What a synthesis leaves in a folder: the image, a sheet to look at, a film of the way there, and its numbers; depth drawn."""
 
 import io
 import json
@@ -9,15 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from robustseg.alignment import edge_agreement, high_frequency_share
+from robustseg.datasets.views import resize_image
+from robustseg.depth_metrics import FARTHEST, NEAREST
 from robustseg.film import write_film
+from robustseg.networks.depth import MultiTask
 from robustseg.panels import Tile, map_picture, page_of, quantised
 from robustseg.records import IGNORE, json_line, make_folder, write_whole
 from robustseg.synthesis import Settings, Step, Synthesis
-from robustseg.types import Images, Labels, Network, frozen
+from robustseg.types import Dataset, Images, Labels, Network, device_of, frozen
 
 PICTURES = 60
 """Pictures of a film, the last one included."""
@@ -161,3 +165,37 @@ def write_gradients(folder: Path, images: Images, maps: Mapping[str, Images]) ->
     write_picture(folder / "gradients.png", page_of(tiles))
     write_whole(folder / "gradients.json", json_line([one._asdict() for one in found]))
     return found
+
+
+def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> Image.Image:
+    """Image and depth of every sample, a row each, and true depth and error of data that knows it; what is near is bright.
+
+    Args:
+        network: whose depth is drawn. data: few samples. size: (height, width) of what the network sees, and of the tiles.
+
+    Depth is scaled by medians as in `depth_sums`. The error is red where the network takes things for farther than they are,
+    blue where for nearer, full from a half of the true depth on, and black where nothing is known. Sparse truth is thinned to
+    the nearest point of each pixel.
+    """
+    drawn, shown = [], dict[str, Tensor]()
+    for index in range(len(data)):
+        sample = data[index]
+        image = resize_image(sample.image, size)
+        with frozen(network), torch.no_grad():
+            inverse = 1 / network.depth(image[None].to(device_of(network))).float().cpu()[0]
+        truth = sample.extras.get("depth", torch.zeros(size))
+        nearness = torch.where((truth > NEAREST) & (truth < FARTHEST), 1 / truth, 0)
+        nearness = F.adaptive_max_pool2d(nearness[None], size)[0]
+        known = nearness > 0
+        if known.any():
+            inverse = inverse * nearness[known].median() / inverse[known].median()
+        bright = (nearness[known] if known.any() else inverse.flatten()).quantile(0.98)
+        ratio = torch.where(known, nearness / inverse - 1, 0)
+        error = torch.stack([ratio.clamp_min(0), torch.zeros(size), (-ratio).clamp_min(0)]) / 0.5
+        shown = {sample.id: image, "depth": inverse / bright}
+        if "depth" in sample.extras:
+            shown |= {"true depth": nearness / bright, "error: red too far, blue too near": error}
+        for title, tile in shown.items():
+            picture = picture_of(tile.clamp(0, 1).expand(3, *size))
+            drawn.append(Tile(title, Image.fromarray(picture), True))
+    return page_of(drawn, columns=len(shown))

@@ -143,6 +143,11 @@ def disparity_to_depth(disparity: Tensor) -> Tensor:
     return 1 / (1 / FARTHEST + (1 / NEAREST - 1 / FARTHEST) * disparity)
 
 
+def depth_to_disparity(depth: Tensor) -> Tensor:
+    """The inverse of `disparity_to_depth`."""
+    return (1 / depth - 1 / FARTHEST) / (1 / NEAREST - 1 / FARTHEST)
+
+
 def rigid_pose(rotation: Float[Tensor, "b 3"], translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
     """The pose `[b, 4, 4]` that turns about an axis and then shifts; differentiable everywhere, also where nothing turns.
 

@@ -13,6 +13,7 @@ import traceback
 from robustseg.cli import (  # importing a module of commands adds them
     adaptive,
     audit,
+    depth,
     measure,
     monitor,
     prepare,
@@ -21,7 +22,7 @@ from robustseg.cli import (  # importing a module of commands adds them
 )
 from robustseg.cli.shared import app
 
-__all__ = ["adaptive", "app", "audit", "main", "measure", "monitor", "prepare", "reproduce", "synthesis"]
+__all__ = ["adaptive", "app", "audit", "depth", "main", "measure", "monitor", "prepare", "reproduce", "synthesis"]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from robustseg import api
 from robustseg.datasets.views import Resized, Spread, batches
-from robustseg.depth_evaluation import RowDepth
+from robustseg.depth_evaluation import RowDepth, trained_on_video
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
 from robustseg.experiments.klingner2020_claims import KINDS, Change, Evidence, findings, name_of, tables
 from robustseg.experiments.klingner2020_depth import (
@@ -26,10 +26,9 @@ from robustseg.experiments.klingner2020_depth import (
     split_measures,
     static_measures,
     view_measures,
-    with_motion,
 )
 from robustseg.experiments.klingner2020_tiers import Tier, tier
-from robustseg.experiments.pretraining import buildable, place_of, pretrain, spec_of, untrained
+from robustseg.experiments.pretraining import buildable, place_of, pretrain, untrained
 from robustseg.experiments.study import Cost, Finding, Measure, made_by, read_measures, write_study
 from robustseg.provenance import commit, digest
 from robustseg.records import Record, RobustsegError, json_line, make_folder, read_records, write_whole
@@ -195,7 +194,8 @@ class _Work:
     def look(self, who: str) -> None:
         """Measure depth and poses of one network, and what must be exact; what is there with the same weights is kept."""
         study, home = self.study, _home(self.folder, who)
-        network: Any = api.network(spec_of(study.networks[who], self.folder, who)).to(self.device)
+        trained = trained_on_video(home).to(self.device)
+        network = trained.network
         about = {"weights": digest(network), "video": study.video, "held": study.held, "frame": list(study.frame)}
         path = home / "measures.jsonl"
         there = read_measures(path)
@@ -203,8 +203,6 @@ class _Work:
             return
         held = Resized(api.data(study.held), study.frame)
         video = api.data(study.video)
-        calibrated = "intrinsics" in video[0].extras
-        trained = with_motion(network, home, study.weight, calibrated=calibrated).to(self.device)
         some = next(batches(held, 2)).to(self.device)
         exact = copy.deepcopy(network).double().eval()
         split = split_measures(exact, some.images.double(), some.extras["next"].double())

@@ -327,7 +327,7 @@ def _depth_networks(found: Evidence) -> list[str]:
 def _views(found: Evidence) -> Table:
     rows = []
     for who in _depth_networks(found):
-        own, flat = (found.mean("views", who, name) for name in ("own", "row median"))
+        own, flat = (found.mean("views", who, name) for name in ("network", "row median"))
         rows.append((who, _figure(own, 4), _figure(flat, 4), _figure(found.mean("views", who, "masked"), 3)))
     columns = ("network", "its own depth", "its per-row median", "share of pixels masked")
     return Table(
