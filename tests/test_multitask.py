@@ -72,7 +72,12 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
     states = [torch.load(tmp_path / f / "last.ckpt", weights_only=True)["network"] for f in ("whole", "cut")]
     assert any(name.startswith("motion.") for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert weights.notes_of(best)["recipe"]["depth"] == {"video": VIDEO, "weight": 0.1, "moving": []}
+    assert weights.notes_of(best)["recipe"]["depth"] == {
+        "video": VIDEO,
+        "weight": 0.1,
+        "moving": [],
+        "scale": [1.0, 1.0],
+    }
 
 
 def test_another_weight_or_video_is_refused(tmp_path: Path) -> None:
@@ -80,6 +85,13 @@ def test_another_weight_or_video_is_refused(tmp_path: Path) -> None:
     for other in (DepthTask(VIDEO, 0.2), DepthTask(VIDEO.replace("frames=4", "frames=3"))):
         with pytest.raises(RobustsegError, match=r"expected depth .*of the run in .* got .*another folder"):
             run(tmp_path, other)
+
+
+def test_video_has_a_scale_of_its_own() -> None:
+    true = registry.build("data", VIDEO)[0].extras["intrinsics"][0, 0]
+    for scale in (1.0, 1.5):
+        task = second(DepthTask(VIDEO, scale=(scale, scale)), dataclasses.replace(QUICK, scale=(0.5, 0.5)))
+        assert torch.allclose(task.batches[0].extras["intrinsics"][:, 0, 0], scale * true)
 
 
 def changed_by(folder: Path, depth: DepthTask | None, **how: Any) -> dict[str, bool]:
@@ -225,6 +237,7 @@ def test_events_without_tensorboard_are_one_sentence(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("task", "changed", "sentence"),
     [
+        ({"scale": (2.0, 1.0)}, {}, r"expected 0 < lowest <= highest scale of video, got 2.0 and 1.0; try 1 and 1.2"),
         ({"weight": 1.5}, {}, r"expected a weight of depth of 0 \(the control\) to 1 \(depth alone\), got 1.5"),
         ({"moving": ("tram",)}, {}, "expected classes of .* that move, got 'tram'; try sky, "),
         (

@@ -109,6 +109,9 @@ def train(
         float,
         typer.Option(help="Share of the encoder's gradient that is depth's: 0 is the control, 1 learns depth alone."),
     ] = DEPTH_WEIGHT,
+    video_scale: Annotated[
+        tuple[float, float], typer.Option(help="Range of the random factor on the size of the video.")
+    ] = (1.0, 1.0),
     moving: Annotated[
         list[str] | None, typer.Option(help="Class of things that move, left out of depth where the network sees it.")
     ] = None,
@@ -142,12 +145,16 @@ def train(
     )
     for name, what, unused in (
         ("--adversary", "--share, --warm-up or --trades", not adversary and (share, warm_up, trades) != (1, 0, 0)),
-        ("--video", "--depth-weight or --moving", not video and (depth_weight != DEPTH_WEIGHT or moving)),
+        (
+            "--video",
+            "--depth-weight, --video-scale or --moving",
+            not video and (depth_weight != DEPTH_WEIGHT or video_scale != (1, 1) or moving),
+        ),
     ):
         if unused:
             raise RobustsegError(f"expected {name} beside {what}, got none; try {name} SPEC, or without them")
     attacker = Adversary(adversary, share=share, warm_up=warm_up, trades=trades) if adversary else None
-    second = DepthTask(video, weight=depth_weight, moving=tuple(moving or ())) if video else None
+    second = DepthTask(video, weight=depth_weight, moving=tuple(moving or ()), scale=video_scale) if video else None
     labelled = data or (video if depth_weight == 1 else None)
     if labelled is None:
         raise RobustsegError("expected --data with labels, got none; try --video SPEC --depth-weight 1 for depth alone")

@@ -21,7 +21,7 @@ class Tier:
         video: trained on. held: the video that is held out, with intrinsics and poses. frame: (height, width) of both where depth and
             poses are measured.
         depth: frames with true depth, by a name of `klingner2020_claims.DEPTHS`.
-        changes: what images are changed by. weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind.
+        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind.
         precision: of training. passes: precision of attacks, see `Conditions`. batch_size: images at a time.
     """
 
@@ -39,6 +39,7 @@ class Tier:
     frame: tuple[int, int]
     depth: dict[str, str]
     changes: Changes
+    zoom: tuple[float, float] = (1.0, 1.0)
     weight: float = 0.1
     weights: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
     seeds: int = SEEDS
@@ -55,7 +56,7 @@ class Tier:
         return {**made, **more}
 
     def _task(self, weight: float) -> DepthTask:
-        return DepthTask(self.video, weight)
+        return DepthTask(self.video, weight, scale=self.zoom)
 
     def _training(self, task: DepthTask | None, seed: int) -> Pretraining:
         return Pretraining(self.architecture, self.labelled, replace(self.recipe, seed=seed), depth=task)
@@ -111,10 +112,11 @@ def _synthetic(_: str) -> Tier:
 def _camvid(data: str) -> Tier:
     root, video = f"{data}/camvid", f"{data}/video"
     # intrinsics of rectified KITTI frames of this size, assumed: the clip comes without
-    town = f"clip('{video}/kitti_test984.mp4', intrinsics=(721.5377, 721.5377, 609.5593, 172.854))"
+    town = f"clip('{video}/kitti_test984.mp4', intrinsics=(721.5377, 721.5377, 609.5593, 172.854), size='131x434')"
+    drive = f"clip('{video}/kitti_odometry_06/image_0', intrinsics=(707.0912, 707.0912, 601.8873, 183.1104), size='131x434')"
     return Tier(
         name="camvid",
-        protocol="CamVid 'fit' (334 frames) and video of KITTI (a town, 268 frames, intrinsics assumed; odometry 06, 51 frames, grey), crops of 192x128; "
+        protocol="CamVid 'fit' (334 frames) and video of KITTI (a town, 268 frames, intrinsics assumed; odometry 06, 51 frames, grey) at 434x131, crops of 192x128; "
         "12 test frames spread evenly over Seq05VD (a new drive) and 0001TP (a seen one) at 240x180; BIM and PGD of 10 steps of 4/255, SEA of 3 x 10; "
         "held out: odometry b, a motorway ramp; ResNet-18 from scratch, where the paper starts from ImageNet",
         architecture="multitask(encoder='resnet18', width=0.5)",
@@ -124,9 +126,10 @@ def _camvid(data: str) -> Tier:
         report=f"camvid(root='{root}', split='test', subset='cpu')",
         images=12,
         size=(180, 240),
-        video=f"joined({town}, kitti_odometry(root='{video}/kitti_odometry_06'))",
+        video=f"joined({town}, {drive})",
+        zoom=(1.0, 1.2),
         held=f"kitti_odometry(root='{video}/kitti_odometry_b')",
-        frame=(192, 640),
+        frame=(128, 416),
         depth={
             "streets": "streets(scenes=20, frames=1, size='192x384', split='test')",
             "dgp": f"joined(dgp(root='{video}/dgp_scene_01'), dgp(root='{video}/dgp_scene_02'))",
@@ -153,6 +156,7 @@ def _full(data: str) -> Tier:
         images=100,
         size=(512, 1024),
         video=f"kitti_raw(root='{data}/kitti_raw', classes='cityscapes')",
+        zoom=(0.52, 0.6),
         held=f"kitti_odometry(root='{data}/kitti_odometry', sequences=('09',), classes='cityscapes')",
         frame=(192, 640),
         depth={"streets": "streets(scenes=100, frames=1, size='192x640', split='test')"},

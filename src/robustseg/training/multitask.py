@@ -10,6 +10,7 @@ Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 201
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -55,16 +56,23 @@ class DepthTask:
             1: depth alone; no label and no labelled image is used.
         moving: names of classes, such as "car", whose pixels the view synthesis leaves out where the network itself sees
             them.
+        scale: range of the random factor on the size of the frames, which the video's spec gives; all else is done to them as
+            to the labelled images.
     """
 
     video: str
     weight: float = 0.1
     moving: tuple[str, ...] = ()
+    scale: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise RobustsegError(
                 f"expected a weight of depth of 0 (the control) to 1 (depth alone), got {self.weight}; try 0.1"
+            )
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
+            raise RobustsegError(
+                f"expected 0 < lowest <= highest scale of video, got {self.scale[0]} and {self.scale[1]}; try 1 and 1.2"
             )
 
 
@@ -197,6 +205,7 @@ class SecondTask:
                 f"expected a network with a depth decoder, got '{network.spec}'; try multitask(encoder='resnet18')"
             )
         _require_multiples(augment.crop, network)
+        augment = augment._replace(scale=task.scale)
         unknown = [name for name in task.moving if name not in network.label_space.names]
         if unknown:
             known = ", ".join(network.label_space.names)
