@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustseg.geometry import back_project, invert_pose, pixel_grid, project, rigid_pose, transform, warp
+from robustseg.geometry import _seen_at, back_project, invert_pose, pixel_grid, project, rigid_pose, transform, warp
 from robustseg.records import ShapeError
 
 K = torch.tensor([[[50.0, 0, 15.5], [0, 50.0, 11.5], [0, 0, 1]]])
@@ -96,3 +96,25 @@ def test_wrong_sizes_are_told():
         warp(torch.rand(1, 3, 4, 4), torch.ones(1, 4, 5), torch.eye(4)[None], K)
     with pytest.raises(ShapeError, match="expected intrinsics"):
         back_project(torch.ones(2, 4, 4), K)
+
+
+def test_what_warp_samples_is_project_of_transform_of_back_project():
+    """Values and gradients of the one product are those of the three steps."""
+    generator = torch.Generator().manual_seed(0)
+    depth = (1 + 9 * torch.rand(2, 6, 8, generator=generator, dtype=torch.float64)).requires_grad_()
+    turn, shift = (0.2 * torch.rand(2, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
+    intrinsics = (
+        torch.tensor([[9.0, 0, 3.4], [0, 7.0, 2.6], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1).requires_grad_()
+    )
+    pose = rigid_pose(turn, shift)
+    whole = project(transform(back_project(depth, intrinsics), pose), intrinsics)
+    weights = torch.rand(2, 2, 6, 8, generator=generator, dtype=torch.float64)
+    given = (depth, turn, shift, intrinsics)
+    found = _seen_at(depth, pose, intrinsics)
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other)
+    gradients = [
+        torch.autograd.grad((seen.pixels * weights).sum(), given, retain_graph=True) for seen in (found, whole)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one[:, :2], other[:, :2])  # the last row of intrinsics is a constant

@@ -125,7 +125,7 @@ def warp(
     """
     b, _, h, w = images_next.shape
     _require(depth, (b, h, w), "depth")
-    pixels, depth_there = project(transform(back_project(depth, intrinsics), pose), intrinsics)
+    pixels, depth_there = _seen_at(depth, pose, intrinsics)
     size = torch.tensor([w, h], dtype=pixels.dtype, device=pixels.device).view(1, 2, 1, 1)
     last = size - 1
     valid = ((pixels >= -SLACK) & (pixels <= last + SLACK)).all(1) & (depth_there > NEAR)
@@ -133,6 +133,18 @@ def warp(
     grid = torch.where(valid.unsqueeze(-1), grid, 0)
     warped = functional.grid_sample(images_next, grid, padding_mode="border", align_corners=False)
     return Warped(torch.where(valid.unsqueeze(1), warped, 0), valid)
+
+
+def _seen_at(depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Projected:
+    """`project(transform(back_project(depth)))` in one: of what a pixel sees elsewhere only the depth varies, `depth * K R K^-1 x + K t`."""
+    b, h, w = depth.shape
+    _require(pose, (b, 4, 4), "pose")
+    _require(intrinsics, (b, 3, 3), "intrinsics")
+    grid = pixel_grid(h, w, depth).flatten(1)
+    homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])
+    turned = intrinsics @ pose[:, :3, :3] @ torch.linalg.inv(intrinsics) @ homogeneous
+    image = (turned * depth.view(b, 1, -1) + intrinsics @ pose[:, :3, 3:]).view(b, 3, h, w)
+    return Projected(image[:, :2] / image[:, 2:].clamp_min(NEAR), image[:, 2])
 
 
 def disparity_to_depth(disparity: Tensor) -> Tensor:
