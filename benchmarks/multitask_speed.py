@@ -79,19 +79,19 @@ class Watch:
         self.seconds, self._since, self._missing, self._plain = 0.0, 0.0, 0, SecondTask.view
 
     def __enter__(self) -> None:
-        SecondTask.view = lambda task, network, scene, video: self._view(task, network, scene, video)  # type: ignore[method-assign]
+        SecondTask.view = lambda *given, **options: self._view(*given, **options)  # type: ignore[method-assign]
 
     def __exit__(self, *error: object) -> None:
         SecondTask.view = self._plain  # type: ignore[method-assign]
 
-    def _view(self, task: SecondTask, network: Any, scene: Scene, video: Any) -> ViewSynthesis:
+    def _view(self, task: SecondTask, network: Any, scene: Scene, video: Any, **options: Any) -> ViewSynthesis:
         # On the way back what was done last comes first: all of it lies between the loss and the last of its inputs.
         inputs = (*scene.disparities, scene.pose_previous, scene.pose_next)
         self._missing = len(inputs)
         for tensor in inputs:
             tensor.register_hook(lambda gradient: self._arrived())
         start = time.process_time()
-        view = self._plain(task, network, scene, video)
+        view = self._plain(task, network, scene, video, **options)
         view.loss.register_hook(lambda gradient: self._start())
         self.seconds += time.process_time() - start
         return view

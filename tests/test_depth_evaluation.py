@@ -19,8 +19,9 @@ from robustseg.depth_evaluation import (
     view_losses,
 )
 from robustseg.depth_metrics import depth_figures
-from robustseg.geometry import depth_to_disparity
+from robustseg.gallery import depth_sheet
 from robustseg.networks import weights
+from robustseg.networks.depth import MultiTask
 from robustseg.records import RobustsegError, read_lines
 from robustseg.testing import gray_space
 from robustseg.training.multitask import Scene, WithMotion
@@ -128,21 +129,41 @@ def test_true_motion_has_no_error_and_straight_ahead_some(street):
         motion_errors(straight_ahead, Known(street, without=("pose_next",)))
 
 
+def left_by_a_training(folder, weight=1.0, calibrated=True) -> WithMotion:
+    """The files of a training with video."""
+    trained = WithMotion(
+        registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 1.0, calibrated=calibrated
+    )
+    torch.save({"average": trained.state_dict()}, folder / "last.ckpt")
+    task = {"video": "streets(scenes=1, frames=2, size='32x64', neighbours=True)", "weight": weight}
+    weights.save(trained.network, folder / "best.safetensors", recipe={"depth": task})
+    return trained.eval()
+
+
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_depth_and_motion_of_a_training_are_read_from_its_checkpoint(street, tmp_path, calibrated):
-    spec = "multitask(encoder='erfnet', width=0.25)"
-    trained = WithMotion(registry.build("network", spec), 0.5, calibrated=calibrated).eval()
-    kept = {"network spec": spec, "average": trained.state_dict()}
-    torch.save(kept, tmp_path / "last.ckpt")
+def test_depth_and_motion_of_a_training_are_read_from_its_folder(street, tmp_path, calibrated):
+    trained, image = left_by_a_training(tmp_path, calibrated=calibrated), street[0].image[None]
+    with torch.no_grad():
+        next(trained.network.module.depth.parameters()).add_(1)  # the last weights are not the best ones
+    torch.save({"average": trained.state_dict()}, tmp_path / "last.ckpt")
     found = trained_on_video(tmp_path)
     assert motion_errors(found.motion, Known(street)) == pytest.approx(motion_errors(trained.motion, Known(street)))
-    assert torch.equal(found.network.depth(street[0].image[None]), trained.network.depth(street[0].image[None]))
+    assert torch.equal(found.network.depth(image), trained.network.depth(image))
     assert (found.focal is None) == calibrated
-    torch.save({**kept, "average": trained.network.state_dict()}, tmp_path / "last.ckpt")
-    with pytest.raises(RobustsegError, match="expected the checkpoint of a training with video"):
-        trained_on_video(tmp_path)
-    with pytest.raises(RobustsegError, match="got FileNotFoundError; try"):
+
+
+def test_other_folders_are_told(tmp_path):
+    with pytest.raises(RobustsegError, match=r"expected the checkpoint of a training with video .* got FileNotFound"):
         trained_on_video(tmp_path / "nowhere")
+    left_by_a_training(tmp_path, weight=0.0)
+    with pytest.raises(RobustsegError, match="expected a training that learned depth, got the control"):
+        trained_on_video(tmp_path)
+    weights.save(registry.build("network", "erfnet(width=0.25)"), tmp_path / "best.safetensors", recipe={})
+    with pytest.raises(RobustsegError, match=r"expected a training with video in .* got another"):
+        trained_on_video(tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(RobustsegError, match=r"expected .*best\.safetensors"):
+        trained_on_video(tmp_path)
 
 
 def test_what_a_data_set_can_tell_is_judged(street):
@@ -150,20 +171,28 @@ def test_what_a_data_set_can_tell_is_judged(street):
     rows = RowDepth(np.linspace(60, 5, 32).astype(np.float32))
     found = judge(trained, rows, Known(street), size=(32, 64))
     assert list(found) == ["depth", "views", "pose"]
-    assert found["depth"].beside == depth_figures(evaluate_depth(rows, Known(street)))
-    assert found["pose"].beside["ate"] == pytest.approx(motion_errors(straight_ahead, Known(street)).mean())
-    assert found["views"].network["loss"] != found["views"].beside["loss"]
+    assert found["depth"].baseline == depth_figures(evaluate_depth(rows, Known(street)))
+    assert found["pose"].baseline["ate"] == pytest.approx(motion_errors(straight_ahead, Known(street)).mean())
+    losses = [view_losses(trained, rows, sample) for sample in street]
+    assert found["views"].baseline["loss"] == pytest.approx(np.mean([lost["row median"] for lost in losses]))
     assert list(judge(trained, rows, Known(street, without=("previous", "pose_next")), size=(32, 64))) == ["depth"]
+    some = [street[0], *(Known(street, without=("depth", "previous"))[i] for i in range(1, 6))]
+    gaps = judge(trained, rows, Known(some), size=(32, 64))
+    assert gaps["depth"].network == depth_figures(evaluate_depth(trained.network, Known(street[:1])))
+    assert gaps["views"].network["loss"] == pytest.approx(losses[0]["network"])
+    assert list(judge(trained, rows, Known(street[::2]), size=(32, 64))) == ["depth", "views"]  # no drive any more
+    with pytest.raises(RobustsegError, match="expected frames that are each followed by their neighbour"):
+        motion_errors(straight_ahead, Known(street[::2]))
     with pytest.raises(RobustsegError, match="expected depth, neighbours or poses in known, got none; try"):
         judge(trained, rows, Known(street, without=("depth", "next")), size=(32, 64))
 
 
 def test_true_depth_and_motion_explain_views_better_than_rows(street, monkeypatch):
     sample = street[2]
-    disparity = depth_to_disparity(sample.extras["depth"][None].clamp_max(100))
+    truth = sample.extras["depth"][None].clamp_max(100)
     poses = (sample.extras[name][None] for name in ("pose_previous", "pose_next"))
     trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5)
-    monkeypatch.setattr(trained.network, "disparities", lambda images: (disparity,))
+    monkeypatch.setattr(trained.network, "depth", lambda images: truth)
     monkeypatch.setattr(trained, "scene", lambda found, *frames: Scene(found, *poses, frames[-1]))
     losses = view_losses(trained, RowDepth(np.full(32, 8, np.float32)), sample)
     assert losses["network"] < losses["row median"]
@@ -171,13 +200,7 @@ def test_true_depth_and_motion_explain_views_better_than_rows(street, monkeypatc
 
 
 def test_the_command_measures_and_draws(street, tmp_path):
-    spec, video = (
-        "multitask(encoder='erfnet', width=0.25)",
-        "streets(scenes=1, frames=2, size='32x64', neighbours=True)",
-    )
-    trained = WithMotion(registry.build("network", spec), 1.0)
-    torch.save({"network spec": spec, "average": trained.state_dict()}, tmp_path / "last.ckpt")
-    weights.save(trained.network, tmp_path / "best.safetensors", recipe={"depth": {"video": video}})
+    left_by_a_training(tmp_path)
     asked = ["depth", str(tmp_path), "--size", "32x64", "--device", "cpu", "--out", str(tmp_path / "out")]
     clip = "streets(scenes=1, frames=5, size='32x64', neighbours=True)"
     for _ in range(2):
@@ -189,9 +212,22 @@ def test_the_command_measures_and_draws(street, tmp_path):
         ["depth"],
     ]
     assert lines[0]["depth"]["network"]["abs_rel"] == lines[2]["depth"]["network"]["abs_rel"] > 0
+    assert [line["picture"] for line in lines] == [f"depth-{i}.png" for i in range(4)]
     for i in (0, 1):
         with Image.open(tmp_path / "out" / f"depth-{i}.png") as drawn:
             assert drawn.width == 4 * 64 + 3 * 6
     lost = CliRunner().invoke(app, [*asked[:1], str(tmp_path / "no"), *asked[2:], "--data", clip])
     assert lost.exit_code == 2
     assert "expected the checkpoint of a training with video" in lost.output
+
+
+def test_a_picture_says_where_things_are_taken_for_too_far():
+    truth = torch.full((16, 32), 10.0)
+    truth[:8] = 0  # nothing known
+    sample = Sample(torch.zeros(3, 16, 32), torch.zeros(16, 32, dtype=torch.int64), "a", {"depth": truth})
+    network = MultiTask(encoder="erfnet", width=0.25)
+    network.depth = lambda images: torch.cat([torch.full((1, 16, 20), 10.0), torch.full((1, 16, 12), 20.0)], 2)
+    error = np.asarray(depth_sheet(network, Known([sample]), size=(16, 32)))[20:, -32:]
+    assert error[12, 25].tolist() == [255, 0, 0]
+    assert not error[12, :20].any()
+    assert not error[:8].any()

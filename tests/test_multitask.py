@@ -16,8 +16,9 @@ from robustseg.datasets.augment import Augmentation
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.erfnet import ERFNet
+from robustseg.photometric import view_synthesis_loss
 from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
-from robustseg.training import DepthTask, Recipe, Step, train
+from robustseg.training import DepthTask, Recipe, Step, multitask, train
 from robustseg.training.multitask import MotionNetwork, SecondTask, Uncalibrated, frames_of
 
 LABELLED = "streets(scenes=2, frames=1, size='32x48', split='train')"
@@ -92,6 +93,26 @@ def test_video_has_a_scale_of_its_own() -> None:
     for scale in (1.0, 1.5):
         task = second(DepthTask(VIDEO, scale=(scale, scale)), dataclasses.replace(QUICK, scale=(0.5, 0.5)))
         assert torch.allclose(task.batches[0].extras["intrinsics"][:, 0, 0], scale * true)
+
+
+def test_auto_masking_begins_after_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def spy(*given: Any, auto_mask: bool, **options: Any) -> Any:
+        asked.append(auto_mask)
+        return view_synthesis_loss(*given, auto_mask=auto_mask, **options)
+
+    monkeypatch.setattr(multitask, "view_synthesis_loss", spy)
+    run(tmp_path, recipe=dataclasses.replace(QUICK, epochs=20, check_every=20))
+    assert len(asked) == 20
+    assert asked == [False] * 2 + [True] * 18
+
+
+def test_video_smaller_than_the_crop_is_refused() -> None:
+    with pytest.raises(
+        RobustsegError, match="expected video at least as large as the crop, 32x48, got 29x43; try a larger"
+    ):
+        second(DepthTask(VIDEO, scale=(0.9, 1.0)))
 
 
 def changed_by(folder: Path, depth: DepthTask | None, **how: Any) -> dict[str, bool]:

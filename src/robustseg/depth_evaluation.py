@@ -1,16 +1,15 @@
 """Depth and camera motion of networks measured against the truth of a data set, with the baselines that look at no image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg import registry
-from robustseg.datasets.views import Resized, resize_image
+from robustseg.datasets.views import Chosen, Resized, Spread, resize_image
 from robustseg.depth_metrics import (
     FARTHEST,
     DepthSums,
@@ -22,10 +21,18 @@ from robustseg.depth_metrics import (
 )
 from robustseg.geometry import depth_to_disparity
 from robustseg.metrics import sequences
+from robustseg.networks import weights
+from robustseg.networks.depth import MultiTask
 from robustseg.photometric import view_synthesis_loss
 from robustseg.records import RobustsegError
-from robustseg.training.multitask import EXTRAS, WithMotion, frames_of
+from robustseg.training.multitask import EXTRAS, Uncalibrated, WithMotion, frames_of
 from robustseg.types import Batch, Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
+
+SNIPPET = 5
+"""Frames whose path is judged at once, as Zhou et al. 2017 do."""
+
+FRAMES = 60
+"""Of a video, what its per-row median depth is taken from."""
 
 Motion = Callable[[Images, Images], Pose]
 """What tells the pose of each frame's camera to that of the next: `(frames, next frames) -> [b, 4, 4]`."""
@@ -45,13 +52,14 @@ class RowDepth(nn.Module):
 
     @classmethod
     def of(cls, network: Network, video: Dataset, *, size: tuple[int, int]) -> "RowDepth":
-        """The median depth of each row that a network sees in a video, at this (height, width)."""
+        """The median depth of each row that a network sees in a video, of 60 frames evenly spread, at this (height, width)."""
+        video = Spread(video, FRAMES)
         return cls(row_medians(np.stack([_seen(network, video[i], size)[0].numpy() for i in range(len(video))])))
 
     def depth(self, images: Images) -> Depth:
         """`[b, h, w]`, metres."""
         height, width = images.shape[-2:]
-        rows = F.interpolate(self.rows.view(1, 1, -1), height, mode="linear", align_corners=False)
+        rows = F.interpolate(self.rows.to(images.device).view(1, 1, -1), height, mode="linear", align_corners=False)
         return rows.view(1, height, 1).expand(len(images), height, width)
 
 
@@ -90,26 +98,51 @@ def _seen(network: nn.Module, sample: Sample, size: tuple[int, ...]) -> Tensor:
 
 
 def trained_on_video(folder: str | Path) -> WithMotion:
-    """What a training with video ended with, averaged as its best weights are: the network, and motion, which is kept nowhere else.
+    """The network of a training with video and its motion, which is kept nowhere else, averaged up to the last checkpoint.
+
+    These are the weights of `FOLDER/last.ckpt`; `best.safetensors` has those of the best check.
 
     Args:
-        folder: of `train` with a `DepthTask`; its `last.ckpt` is read.
+        folder: of `train` with a `DepthTask`.
 
     Raises:
-        RobustsegError: there is no such checkpoint, or it is not of a training with video.
+        RobustsegError: the folder holds no such training, none that is past its first check, or the control, which learns
+            no depth.
     """
     path = Path(folder) / "last.ckpt"
+    hint = "try the folder of robustseg train --video, past its first check"
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        network, state = registry.build("network", kept["network spec"]), kept["average"]
-        trained = WithMotion(network, 0.5, calibrated="focal" not in state)
-        trained.load_state_dict(state)
+        state = torch.load(path, map_location="cpu", weights_only=True)["average"]
     except Exception as error:  # there is no telling what reading a torn or foreign file raises
         raise RobustsegError(
-            f"expected the checkpoint of a training with video at '{path}', got {type(error).__name__}; "
-            "try the folder of robustseg train --video"
+            f"expected the checkpoint of a training with video at '{path}', got {type(error).__name__}; {hint}"
         ) from error
+    task = video_of(folder)
+    network = weights.load(Path(folder) / "best.safetensors")
+    if not isinstance(network, MultiTask) or not any(name.startswith("motion.") for name in state):
+        raise RobustsegError(f"expected the checkpoint of a training with video at '{path}', got another; {hint}")
+    if not task["weight"]:
+        raise RobustsegError(
+            f"expected a training that learned depth, got the control in '{folder}'; try another weight"
+        )
+    trained = WithMotion(network, 0.5, calibrated="focal" not in state)
+    trained.load_state_dict(state)
     return trained.eval()
+
+
+def video_of(folder: str | Path) -> dict[str, Any]:
+    """The `DepthTask` of a training with video by its fields, from its best weights.
+
+    Raises:
+        RobustsegError: there are none yet, or they are of another training.
+    """
+    path = Path(folder) / "best.safetensors"
+    task = weights.notes_of(path).get("recipe", {}).get("depth")
+    if not task:
+        raise RobustsegError(
+            f"expected a training with video in '{path}', got another; try that of robustseg train --video"
+        )
+    return dict(task)
 
 
 def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str, float]:
@@ -119,55 +152,58 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
         `network`: the loss of view synthesis at the finest scale. `row median`: the same with the depth of the baseline
         and the motion of the network. `masked`: the share of pixels that motion does not explain.
     """
-    video = Batch.of([sample]).to(device_of(trained))
+    images, previous, following, intrinsics = frames_of(Batch.of([sample]).to(device_of(trained)))
     with frozen(trained), torch.no_grad():
-        finest = trained.network.disparities(video.images)[:1]
-        images, previous, following, intrinsics = frames_of(video)
-        scene = trained.scene(finest, images, previous, following, intrinsics)
+        own, flat = ((depth_to_disparity(known.depth(images)),) for known in (trained.network, rows))
+        scene = trained.scene(own, images, previous, following, intrinsics)
         poses = scene.pose_previous, scene.pose_next
-        flat = (depth_to_disparity(rows.depth(images)),)
-        own, beside = (
-            view_synthesis_loss(d, images, previous, following, *poses, scene.intrinsics) for d in (finest, flat)
+        seen, beside = (
+            view_synthesis_loss(d, images, previous, following, *poses, scene.intrinsics) for d in (own, flat)
         )
-    return {"network": float(own.loss), "row median": float(beside.loss), "masked": float(own.masked_share)}
+    return {"network": float(seen.loss), "row median": float(beside.loss), "masked": float(seen.masked_share)}
 
 
-class Beside(NamedTuple):
-    """Figures of a network beside those of a baseline that looks at no image."""
+class Judged(NamedTuple):
+    """Figures of a network, and of the baseline of this name, which looks at no image."""
 
-    baseline: str
     network: dict[str, float]
-    beside: dict[str, float]
+    baseline: dict[str, float]
+    name: str
 
 
-def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int, int]) -> dict[str, Beside]:
-    """All that a data set can tell of depth and motion, means over its frames.
-
-    Returns:
-        As far as the samples know what it takes: `depth` (extra `depth`; beside the row median), `views` (neighbours and
-        intrinsics; the loss of view synthesis, beside that with the row median) and `pose` (neighbours and poses; the
-        trajectory error of five frames in metres, beside going straight ahead).
+def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int, int]) -> dict[str, Judged]:
+    """All that a data set can tell of depth and motion, means over the frames that know what it takes.
 
     Args:
         size: (height, width) of what the network sees.
 
+    Returns:
+        `depth`, of samples with that extra: beside the row median. `views`, of those with neighbours and intrinsics: the
+        loss of view synthesis, beside that with the row median. `pose`, of drives of four frames or more, each the
+        neighbour of the one before, with poses: the trajectory error in metres, beside going straight ahead.
+
     Raises:
         RobustsegError: the samples know nothing of the three.
     """
-    known, found = data[0].extras, {}
-    if "depth" in known:
-        own, flat = (depth_figures(evaluate_depth(guess, data, size=size)) for guess in (trained.network, rows))
-        found["depth"] = Beside("row median", own, flat)
-    resized = Resized(data, size)
-    if all(name in known for name in EXTRAS):
+    if trained.focal is not None:
+        data = Uncalibrated(data)
+    extras = [set(data[i].extras) for i in range(len(data))]
+    deep, seen = (_knowing(data, extras, names) for names in ({"depth"}, set(EXTRAS)))
+    drives = _drives(_knowing(data, extras, {"next", "pose_next"}))
+    found = {}
+    if len(deep):
+        own, flat = (depth_figures(evaluate_depth(guess, deep, size=size)) for guess in (trained.network, rows))
+        found["depth"] = Judged(own, flat, "row median")
+    if len(seen):
+        resized = Resized(seen, size)
         losses = [view_losses(trained, rows, resized[i]) for i in range(len(resized))]
         mean = {name: float(np.mean([lost[name] for lost in losses])) for name in losses[0]}
         own, flat = {"loss": mean["network"], "masked": mean["masked"]}, {"loss": mean["row median"]}
-        found["views"] = Beside("row median", own, flat)
-    if "next" in known and "pose_next" in known:
+        found["views"] = Judged(own, flat, "row median")
+    if len(drives):
         motions: tuple[Motion, ...] = (trained.motion, straight_ahead)
-        own, flat = ({"ate": float(motion_errors(motion, resized).mean())} for motion in motions)
-        found["pose"] = Beside("straight ahead", own, flat)
+        own, flat = ({"ate": float(motion_errors(motion, Resized(drives, size)).mean())} for motion in motions)
+        found["pose"] = Judged(own, flat, "straight ahead")
     if not found:
         raise RobustsegError(
             f"expected depth, neighbours or poses in {data.spec}, got none; try streets(neighbours=True) or dgp(root='…')"
@@ -175,12 +211,30 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
     return found
 
 
+def _knowing(data: Dataset, extras: Sequence[set[str]], names: set[str]) -> Chosen:
+    """The samples with these extras."""
+    return Chosen(data, [name for name, known in zip(data.ids, extras, strict=True) if names <= known])
+
+
+def _drives(data: Dataset) -> Chosen:
+    """The samples of sequences long enough for a snippet, each frame of which is followed by its neighbour."""
+    kept = []
+    for indices in sequences(data.ids).values():
+        if len(indices) >= SNIPPET - 1 and _follows(data[indices[0]], data[indices[1]]):
+            kept += [data.ids[i] for i in indices]
+    return Chosen(data, kept)
+
+
+def _follows(sample: Sample, after: Sample) -> bool:
+    return torch.equal(sample.extras["next"], after.image)
+
+
 def straight_ahead(frames: Images, following: Images) -> Pose:
     """The baseline of motion: straight ahead, always as far."""
     return torch.from_numpy(forward_motion(len(frames))).to(frames)
 
 
-def motion_errors(motion: Motion, data: Dataset, *, snippet: int = 5) -> np.ndarray:
+def motion_errors(motion: Motion, data: Dataset, *, snippet: int = SNIPPET) -> np.ndarray:
     """The trajectory error of every snippet of frames, metres (`depth_metrics.snippet_errors`), over all sequences.
 
     Args:
@@ -193,6 +247,11 @@ def motion_errors(motion: Motion, data: Dataset, *, snippet: int = 5) -> np.ndar
     """
     errors = []
     for indices in sequences(data.ids).values():
+        if len(indices) > 1 and "next" in data[indices[0]].extras and not _follows(data[indices[0]], data[indices[1]]):
+            raise RobustsegError(
+                f"expected frames that are each followed by their neighbour, got others after '{data.ids[indices[0]]}' "
+                f"in {data.spec}; try step=1 and all frames"
+            )
         steps = [_step(motion, data[i]) for i in indices]
         truth, found = (np.stack(poses) for poses in zip(*steps, strict=True))
         errors.append(snippet_errors(truth, found, frames=snippet))

@@ -168,7 +168,7 @@ def write_gradients(folder: Path, images: Images, maps: Mapping[str, Images]) ->
 
 
 def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> Image.Image:
-    """Image and depth of every sample, a row each, and true depth and error of data that knows it; what is near is bright.
+    """Image and depth of every sample, a row each, true depth and error too where any sample knows it; what is near is bright.
 
     Args:
         network: whose depth is drawn. data: few samples. size: (height, width) of what the network sees, and of the tiles.
@@ -177,9 +177,10 @@ def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> 
     blue where for nearer, full from a half of the true depth on, and black where nothing is known. Sparse truth is thinned to
     the nearest point of each pixel.
     """
-    drawn, shown = [], dict[str, Tensor]()
-    for index in range(len(data)):
-        sample = data[index]
+    samples = [data[index] for index in range(len(data))]
+    measured = any("depth" in sample.extras for sample in samples)
+    drawn = []
+    for sample in samples:
         image = resize_image(sample.image, size)
         with frozen(network), torch.no_grad():
             inverse = 1 / network.depth(image[None].to(device_of(network))).float().cpu()[0]
@@ -193,9 +194,9 @@ def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> 
         ratio = torch.where(known, nearness / inverse - 1, 0)
         error = torch.stack([ratio.clamp_min(0), torch.zeros(size), (-ratio).clamp_min(0)]) / 0.5
         shown = {sample.id: image, "depth": inverse / bright}
-        if "depth" in sample.extras:
+        if measured:
             shown |= {"true depth": nearness / bright, "error: red too far, blue too near": error}
         for title, tile in shown.items():
             picture = picture_of(tile.clamp(0, 1).expand(3, *size))
             drawn.append(Tile(title, Image.fromarray(picture), True))
-    return page_of(drawn, columns=len(shown))
+    return page_of(drawn, columns=4 if measured else 2)

@@ -79,7 +79,7 @@ def view_synthesis_loss(
 
     At each pixel the smallest of four errors counts: of both neighbours warped, and of both as they are, where no
     gradient flows (auto-masking). A pixel whose point leaves a neighbour's view is compared with the other alone. An
-    image with no pixel left to learn from pulls nothing at all, so a camera that stands still trains nothing.
+    image with no pixel left to learn from pulls nothing at all, so with auto-masking a camera that stands still trains nothing.
 
     Args:
         disparities: `[b, h', w']` each (see `geometry.disparity_to_depth`), finest first, each half the size of the

@@ -145,6 +145,7 @@ def train(
     )
     for name, what, unused in (
         ("--adversary", "--share, --warm-up or --trades", not adversary and (share, warm_up, trades) != (1, 0, 0)),
+        ("--data", "--scale", not data and scale != Recipe.scale),
         (
             "--video",
             "--depth-weight, --video-scale or --moving",

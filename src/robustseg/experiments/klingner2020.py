@@ -36,8 +36,6 @@ from robustseg.report import strength_figure
 from robustseg.types import Dataset, Network
 
 TITLE = "Klingner et al. 2020: depth from video as a second task, under noise and attack"
-FRAMES = 60
-"""Of the training video, spread evenly: what the per-row median depth is taken from."""
 KNOWN = (
     "The paper's tables are not to be had, so nothing stands beside our figures; its abstract claims that the second task consistently "
     "outperforms the single one under noise and attack, and on clean images."
@@ -208,7 +206,7 @@ class _Work:
         split = split_measures(exact, some.images.double(), some.extras["next"].double())
         static = static_measures(trained, some)
         found = [Measure("split", who, "", about, split), Measure("static", who, "", about, static)]
-        rows = RowDepth.of(network, Spread(video, FRAMES), size=study.frame)
+        rows = RowDepth.of(network, video, size=study.frame)
         named: dict[str, Any] = {"who": who, "about": about}
         for kind, spec in study.depth.items():
             found += depth_measures(trained, rows, api.data(spec), study.frame, kind=f"depth {kind}", **named)

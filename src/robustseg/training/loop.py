@@ -43,8 +43,8 @@ class Step:
     """What the loop tells of each step.
 
     Epochs and steps count from 1; `passes`: forwards and backwards an image, the attack's and the video's among them;
-    `depth_loss`, the part of the loss that is the video's, and `masked`, the share of its pixels that teach nothing, where
-    depth is learned; `held_out` only where it was measured.
+    `depth_loss`, the part of the loss that is the video's, and `masked`, the share of its pixels that motion does not
+    explain, where depth is learned; `held_out` only where it was measured.
     """
 
     epoch: int

@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -211,6 +211,7 @@ class SecondTask:
             known = ", ".join(network.label_space.names)
             raise SpecError(f"expected classes of '{network.spec}' that move, got '{unknown[0]}'; try {known}")
         video: Dataset = registry.build("data", task.video)
+        _require_large(video, augment)
         self.task, self.identity = task, identity(video)
         self.calibrated = not len(video) or "intrinsics" in video[0].extras
         self.batches = Batches(
@@ -242,9 +243,15 @@ class SecondTask:
         previous, following = (video.extras[name] for name in EXTRAS[:2])
         moving = self._moving(network, video.images) if self.task.moving else None
         poses = scene.pose_previous, scene.pose_next
-        options: dict[str, Any] = {"moving": moving, "auto_mask": progress >= UNMASKED}
         return view_synthesis_loss(
-            scene.disparities, video.images, previous, following, *poses, scene.intrinsics, **options
+            scene.disparities,
+            video.images,
+            previous,
+            following,
+            *poses,
+            scene.intrinsics,
+            moving=moving,
+            auto_mask=progress >= UNMASKED,
         )
 
     def _moving(self, network: Network, frames: Images) -> Mask:
@@ -253,7 +260,7 @@ class SecondTask:
             return torch.isin(network.predict(frames), torch.tensor(movers, device=frames.device))
 
     def require_motion(self, masked: Sequence[float | None], *, first: bool) -> None:
-        """Say where each step of an epoch masked all pixels, so that nothing was learned.
+        """Say where no step of an epoch found a pixel that motion explains better than rest, so that there is nothing to learn.
 
         Raises:
             RobustsegError: in the first epoch, as with a camera that stands still; later it is logged.
@@ -296,6 +303,19 @@ def _require_multiples(crop: tuple[int, int], network: MultiTask) -> None:
         near = "x".join(str(max(divisor, round(side / divisor) * divisor)) for side in crop)
         raise RobustsegError(
             f"expected a crop whose sides are multiples of {divisor} for depth, got {crop[0]}x{crop[1]}; try {near}"
+        )
+
+
+def _require_large(video: Dataset, augment: Augmentation) -> None:
+    """Frames smaller than the crop would be filled up with what no camera saw."""
+    if not len(video):
+        return
+    sides = video[0].image.shape[-2:]
+    smallest = [round(side * augment.scale[0]) for side in sides]
+    if any(side < crop for side, crop in zip(smallest, augment.crop, strict=True)):
+        seen, crop = ("x".join(map(str, size)) for size in (smallest, augment.crop))
+        raise RobustsegError(
+            f"expected video at least as large as the crop, {crop}, got {seen}; try a larger size= or --video-scale"
         )
 
 
