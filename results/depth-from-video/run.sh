@@ -1,17 +1,17 @@
 #!/bin/sh
 # Depth from video alone, without a label: on made-up streets and on clips of KITTI, measured on test streets, on a held-out drive and on frames
-# with LiDAR depth. DATA is the folder with `video`. About an hour of one core each; goes on by running again.
+# with LiDAR depth. DATA is the folder with `video`. 36 and 50 minutes of one core; goes on by running again.
 set -eu
 cd "$(dirname "$0")/../.."
 here=results/depth-from-video video="${DATA:-data}/video" out="${OUT:-runs}"
-learn() { robustseg train --network "multitask(encoder='erfnet', width=0.5)" --depth-weight 1 --device cpu "$@"; }
+learn() { encoder=$1 && shift && robustseg train --network "multitask(encoder='$encoder', width=0.5)" --depth-weight 1 --epochs 40 --device cpu "$@"; }
 spec() { printf '%s' "streets(scenes=$1, frames=$2, size='64x128', split='$3', neighbours=True, step=3)"; }
-learn --video "$(spec 300 2 train)" --holdout "$(spec 8 2 val)" --crop 64x128 --video-scale 1.0 1.2 --batch-size 4 --epochs 40 --out "$out/depth-streets"
+learn erfnet --video "$(spec 300 2 train)" --holdout "$(spec 8 2 val)" --crop 64x128 --video-scale 1.0 1.2 --batch-size 4 --out "$out/depth-streets"
 robustseg depth "$out/depth-streets" --data "$(spec 20 6 test)" --size 64x128 --device cpu --out "$here/streets"
 town="clip('$video/kitti_test984.mp4', intrinsics=(721.5377, 721.5377, 609.5593, 172.854), size='96x320')" # assumed: the clip comes without
 drive="clip('$video/kitti_odometry_06/image_0', intrinsics=(707.0912, 707.0912, 601.8873, 183.1104), size='96x320')"
 held="clip('$video/kitti_odometry_b/image_0', intrinsics=(718.856, 718.856, 607.1928, 185.2157), size='96x320')"
-learn --video "joined($town, $drive)" --holdout "$held" --crop 96x320 --video-scale 1.0 1.6 --batch-size 8 --epochs 30 --check-every 3 --out "$out/depth-kitti"
-robustseg depth "$out/depth-kitti" --data "dgp(root='$video/dgp_scene_02')" --data "dgp(root='$video/dgp_scene_01')" \
+learn resnet18 --video "joined($town, $drive)" --holdout "$held" --crop 96x320 --video-scale 1.0 1.15 --batch-size 8 --check-every 4 --out "$out/depth-kitti"
+robustseg depth "$out/depth-kitti" --data "joined(dgp(root='$video/dgp_scene_01'), dgp(root='$video/dgp_scene_02'))" \
     --data "kitti_odometry(root='$video/kitti_odometry_b')" --size 96x320 --device cpu --out "$out/depth-kitti/measured"
 mkdir -p "$here/kitti" && cp "$out/depth-kitti/measured/depth.jsonl" "$here/kitti/" # pictures of these frames stay out

@@ -195,7 +195,7 @@ def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> 
         error = torch.stack([ratio.clamp_min(0), torch.zeros(size), (-ratio).clamp_min(0)]) / 0.5
         shown = {sample.id: image, "depth": inverse / bright}
         if measured:
-            shown |= {"true depth": nearness / bright, "error: red too far, blue too near": error}
+            shown |= {"true depth": nearness / bright, "error": error}
         for title, tile in shown.items():
             picture = picture_of(tile.clamp(0, 1).expand(3, *size))
             drawn.append(Tile(title, Image.fromarray(picture), True))
