@@ -1,6 +1,6 @@
 #!/bin/sh
 # Depth from video alone, without a label: on made-up streets and on clips of KITTI, measured on test streets, on a held-out drive and on frames
-# with LiDAR depth. DATA is the folder with `video`. 36 and 50 minutes of one core; goes on by running again.
+# with LiDAR depth. DATA is the folder with `video`. 36 and 51 minutes on one core, beside other work; goes on by running again.
 set -eu
 cd "$(dirname "$0")/../.."
 here=results/depth-from-video video="${DATA:-data}/video" out="${OUT:-runs}"
