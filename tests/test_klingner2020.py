@@ -14,24 +14,22 @@ from robustseg.depth_evaluation import RowDepth
 from robustseg.experiments import klingner2020
 from robustseg.experiments.klingner2020_claims import (
     DEPTH_FIGURES,
-    FORWARD,
+    HELD_VIDEO,
     KINDS,
     ROUNDING,
     SEA,
     Changes,
     Evidence,
+    baseline_of,
     findings,
     name_of,
-    row_median_of,
     sweep_name,
     tables,
 )
 from robustseg.experiments.klingner2020_depth import (
-    depth_measures,
-    pose_measures,
+    judged_measures,
     split_measures,
     static_measures,
-    view_measures,
 )
 from robustseg.experiments.klingner2020_tiers import tier
 from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure
@@ -70,15 +68,16 @@ def measures(**changed: dict[str, float]) -> list[Measure]:
     found = {
         "split": {"outputs": 0.0, "gradients": 1e-14},
         "static": {"masked": 1.0, "gradient": 0.0},
-        "views": {"network": 0.1, "row median": 0.2, "masked": 0.3},
         "depth dgp": {"abs_rel": 0.3},
-        "pose": {"ate": 0.02},
+        f"views {HELD_VIDEO}": {"loss": 0.1, "masked": 0.3},
+        f"pose {HELD_VIDEO}": {"ate": 0.02},
     }
     own = [Measure(kind, "multi-0", "a", {}, {**values, **changed.get(kind, {})}) for kind, values in found.items()]
     return [
         *own,
-        Measure("depth dgp", row_median_of("multi-0"), "a", {}, {"abs_rel": 0.5}),
-        Measure("pose", FORWARD, "a", {}, {"ate": 0.03}),
+        Measure("depth dgp", baseline_of("row median", "multi-0"), "a", {}, {"abs_rel": 0.5}),
+        Measure(f"views {HELD_VIDEO}", baseline_of("row median", "multi-0"), "a", {}, {"loss": 0.2}),
+        Measure(f"pose {HELD_VIDEO}", baseline_of("straight ahead", "multi-0"), "a", {}, {"ate": 0.03}),
     ]
 
 
@@ -189,8 +188,8 @@ def test_tables_show_each_kind_the_sweep_and_what_depth_is_held_against() -> Non
     assert [row[0] for row in sweep.rows] == ["0", "0.1", "0.5"]
     assert sweep.rows[0][1] == f"{found.miou('control-0'):.1f}"  # lambda 0 is the control
     assert sweep.rows[1][1] == f"{found.miou('multi-0'):.1f}"
-    assert f"| {row_median_of('multi-0')} | 0.500 |" in text
-    assert f"| {FORWARD} | 0.0300 |" in text
+    assert "| row median of multi-0 | 0.500 |" in text
+    assert "| multi-0 | 0.1000 | 0.2000 | 0.0200 | 0.0300 | 0.300 |" in text
 
 
 def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> None:
@@ -234,16 +233,14 @@ def test_depth_views_and_poses_are_measured_beside_baselines_that_look_at_no_ima
     trained = WithMotion(network, 0.1).eval()
     held = api.data("streets(scenes=1, frames=5, size='16x24', neighbours=True)")
     rows = RowDepth.of(network, held, size=(16, 24))
-    found = [
-        *depth_measures(trained, rows, held, (16, 24), kind="depth streets", who="multi-0", about={}),
-        *view_measures(trained, rows, held, who="multi-0", about={}),
-        *pose_measures(trained, held, who="multi-0", about={}),
-    ]
+    found = judged_measures(trained, rows, held, (16, 24), where="here", who="multi-0", about={})
     made = {(m.kind, m.who): m.values for m in found}
-    assert set(made["depth streets", row_median_of("multi-0")]) == set(DEPTH_FIGURES)
-    assert made["pose", "multi-0"]["ate"] > made["pose", FORWARD]["ate"]  # untrained; the street is straight
+    assert set(made["depth here", baseline_of("row median", "multi-0")]) == set(DEPTH_FIGURES)
+    ahead = made["pose here", baseline_of("straight ahead", "multi-0")]
+    assert made["pose here", "multi-0"]["ate"] > ahead["ate"]  # untrained; the street is straight
+    assert set(made["views here", "multi-0"]) == {"loss", "masked"}
+    assert set(made["views here", baseline_of("row median", "multi-0")]) == {"loss"}
     assert all(math.isfinite(v) for values in made.values() for v in values.values())
-    assert len([m for m in found if m.kind == "views"]) == 5
 
 
 @pytest.mark.slow

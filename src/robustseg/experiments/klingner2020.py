@@ -19,14 +19,8 @@ from robustseg import api
 from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.depth_evaluation import RowDepth, trained_on_video
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
-from robustseg.experiments.klingner2020_claims import KINDS, Change, Evidence, findings, name_of, tables
-from robustseg.experiments.klingner2020_depth import (
-    depth_measures,
-    pose_measures,
-    split_measures,
-    static_measures,
-    view_measures,
-)
+from robustseg.experiments.klingner2020_claims import HELD_VIDEO, KINDS, Change, Evidence, findings, name_of, tables
+from robustseg.experiments.klingner2020_depth import judged_measures, split_measures, static_measures
 from robustseg.experiments.klingner2020_tiers import Tier, tier
 from robustseg.experiments.pretraining import buildable, place_of, pretrain, untrained
 from robustseg.experiments.study import Cost, Finding, Measure, made_by, read_measures, write_study
@@ -207,10 +201,8 @@ class _Work:
         static = static_measures(trained, some)
         found = [Measure("split", who, "", about, split), Measure("static", who, "", about, static)]
         rows = RowDepth.of(network, video, size=study.frame)
-        named: dict[str, Any] = {"who": who, "about": about}
-        for kind, spec in study.depth.items():
-            found += depth_measures(trained, rows, api.data(spec), study.frame, kind=f"depth {kind}", **named)
-        found += view_measures(trained, rows, held, **named) + pose_measures(trained, held, **named)
+        for where, spec in {**study.depth, HELD_VIDEO: study.held}.items():
+            found += judged_measures(trained, rows, api.data(spec), study.frame, where=where, who=who, about=about)
         lines = [json_line(replace(measure, commit=commit()).to_json()) for measure in found]
         write_whole(path, "".join(lines))
 

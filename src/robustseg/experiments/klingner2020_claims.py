@@ -62,8 +62,8 @@ EQUAL = 0.005
 ROUNDING = 1e-9
 """The relative error of a gradient in float64 that is rounding."""
 
-FORWARD = "constant forward motion"
-"""What poses are held against."""
+HELD_VIDEO = "held-out video"
+"""Where views and poses are measured, in names of measures."""
 
 
 def name_of(kind: str, seed: int) -> str:
@@ -71,9 +71,9 @@ def name_of(kind: str, seed: int) -> str:
     return f"{kind}-{seed}"
 
 
-def row_median_of(who: str) -> str:
-    """What the depth of a network is held against: its own median of each row over the video that it was trained on."""
-    return f"per-row median of {who}"
+def baseline_of(baseline: str, who: str) -> str:
+    """The name of what a network is held against: `row median of multi-0`."""
+    return f"{baseline} of {who}"
 
 
 def sweep_name(weight: float) -> str:
@@ -209,7 +209,7 @@ class Evidence:
 
 
 def tables(found: Evidence) -> list[Table]:
-    """Kinds side by side, one axis, draws of noise, the sweep, depth, poses."""
+    """Kinds side by side, one axis, draws of noise, the sweep, depth, the held-out video."""
     axis = [_axis(found, kind) for kind in KINDS]
     return [
         _overview(found),
@@ -218,8 +218,7 @@ def tables(found: Evidence) -> list[Table]:
         _drawn(found),
         _sweep(found),
         *_depths(found),
-        _views(found),
-        _poses(found),
+        _held(found),
     ]
 
 
@@ -313,9 +312,12 @@ def _depths(found: Evidence) -> list[Table]:
     made = []
     for kind, words in DEPTHS.items():
         rows = []
-        for who in [w for network in _depth_networks(found) for w in (network, row_median_of(network))]:
+        for who in [w for network in _depth_networks(found) for w in (network, baseline_of("row median", network))]:
             rows.append((who, *(_figure(found.mean(f"depth {kind}", who, name), 3) for name in DEPTH_FIGURES)))
-        note = "Means over images; each depth map is scaled to the median of the truth first. The per-row median looks at no image."
+        note = (
+            "Means over images; each depth map is scaled to the median of the truth first. The row median is the network's own over the video that "
+            "it was trained on, and looks at no image."
+        )
         made.append(Table(f"Depth on {words}", ("depth of", *DEPTH_FIGURES), tuple(rows), note))
     return made
 
@@ -324,21 +326,28 @@ def _depth_networks(found: Evidence) -> list[str]:
     return [name_of("multi", seed) for seed in range(found.seeds)]
 
 
-def _views(found: Evidence) -> Table:
+def _held(found: Evidence) -> Table:
+    """Views and poses of the video that was held out."""
     rows = []
     for who in _depth_networks(found):
-        own, flat = (found.mean("views", who, name) for name in ("network", "row median"))
-        rows.append((who, _figure(own, 4), _figure(flat, 4), _figure(found.mean("views", who, "masked"), 3)))
-    columns = ("network", "its own depth", "its per-row median", "share of pixels masked")
-    return Table(
-        "Photometric loss on the video that was held out", columns, tuple(rows), "The same poses for both depths."
+        cells = []
+        for what, value, baseline in (("views", "loss", "row median"), ("pose", "ate", "straight ahead")):
+            names = who, baseline_of(baseline, who)
+            cells += [_figure(found.mean(f"{what} {HELD_VIDEO}", name, value), 4) for name in names]
+        rows.append((who, *cells, _figure(found.mean(f"views {HELD_VIDEO}", who, "masked"), 3)))
+    columns = (
+        "network",
+        "photometric loss",
+        "by its row median",
+        "pose error",
+        "straight ahead",
+        "share of pixels masked",
     )
-
-
-def _poses(found: Evidence) -> Table:
-    rows = [(who, _figure(found.mean("pose", who, "ate"), 4)) for who in (*_depth_networks(found), FORWARD)]
-    note = "Absolute trajectory error of Zhou et al. 2017 in metres, the mean over snippets of five frames, each scaled to the truth."
-    return Table("Pose error on the odometry frames that were held out", ("poses of", "error"), tuple(rows), note)
+    note = (
+        "The photometric loss of both depths is that of the network's poses. Pose error: absolute trajectory error of Zhou et al. 2017 in metres, "
+        "the mean over snippets of five frames, each scaled to the truth."
+    )
+    return Table("On the video that was held out", columns, tuple(rows), note)
 
 
 def findings(found: Evidence) -> list[Finding]:

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustseg.depth_evaluation import Motion, RowDepth, evaluate_depth, motion_errors, straight_ahead, view_losses
-from robustseg.depth_metrics import depth_figures
-from robustseg.experiments.klingner2020_claims import FORWARD, row_median_of
+from robustseg.depth_evaluation import RowDepth, judge
+from robustseg.experiments.klingner2020_claims import baseline_of
 from robustseg.experiments.study import Measure
 from robustseg.networks.depth import MultiTask
 from robustseg.photometric import view_synthesis_loss
@@ -55,34 +54,19 @@ def static_measures(trained: WithMotion, video: Batch) -> dict[str, float]:
     return {"masked": float(view.masked_share.min()), "gradient": largest}
 
 
-def depth_measures(
+def judged_measures(
     trained: WithMotion,
     rows: RowDepth,
     data: Dataset,
     frame: tuple[int, int],
     *,
-    kind: str,
+    where: str,
     who: str,
     about: dict[str, Any],
 ) -> list[Measure]:
-    """Figures of depth, means over the images of a data set, of a network and of its per-row median."""
-    named: dict[str, MultiTask | RowDepth] = {who: trained.network, row_median_of(who): rows}
-    figures = {name: depth_figures(evaluate_depth(guess, data, size=frame)) for name, guess in named.items()}
-    return [Measure(kind, name, "", about, values) for name, values in figures.items()]
-
-
-def pose_measures(trained: WithMotion, held: Dataset, *, who: str, about: dict[str, Any]) -> list[Measure]:
-    """Errors of every five frames in a row of held-out video, of a network and of driving straight ahead."""
-    found: dict[str, Motion] = {who: trained.motion, FORWARD: straight_ahead}
-    return [
-        Measure("pose", name, "", about, {"ate": float(motion_errors(motion, held).mean())})
-        for name, motion in found.items()
-    ]
-
-
-def view_measures(
-    trained: WithMotion, rows: RowDepth, held: Dataset, *, who: str, about: dict[str, Any]
-) -> list[Measure]:
-    """The photometric loss of each frame of held-out video, by the network's depth and by its per-row median, with its poses."""
-    samples = (held[index] for index in range(len(held)))
-    return [Measure("views", who, sample.id, about, view_losses(trained, rows, sample)) for sample in samples]
+    """All that `judge` says of a network and of the baselines beside it, as measures `depth WHERE`, `views WHERE` and `pose WHERE`."""
+    found = []
+    for what, judged in judge(trained, rows, data, size=frame).items():
+        for name, values in ((who, judged.network), (baseline_of(judged.name, who), judged.baseline)):
+            found.append(Measure(f"{what} {where}", name, "", about, values))
+    return found
