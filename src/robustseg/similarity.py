@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 
 def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, window: Tensor | None = None) -> Tensor:
-    """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1.
+    """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1 but for rounding.
 
     Args:
         first, second: `[b, c, h, w]`; borders are reflected.
@@ -39,14 +39,16 @@ class Likeness:
         self._weights: tuple[float, ...] = tuple(window.tolist())
         self._first = self._padded(first)
         self._mean = self._local(self._first)
-        self._variance = (self._local(self._first.square()) - self._mean.square()).clamp_min(0)
+        self._variance = self._local(self._first.square()) - self._mean.square()
 
     def __call__(self, second: Float[Tensor, "b c h w"]) -> Tensor:
         """`ssim(first, second)`, `[b, h, w]`."""
         second = self._padded(second)
         mean_1, mean_2 = self._mean, self._local(second)
         square_1, square_2, product = mean_1.square(), mean_2.square(), mean_1 * mean_2
-        variance = self._variance + (self._local(second.square()) - square_2).clamp_min(0)
+        variance = self._variance + (
+            self._local(second.square()) - square_2
+        )  # unclamped: 1 exactly where both are the same
         together = self._local(self._first * second) - product
         below = (square_1 + square_2 + 0.01**2) * (variance + 0.03**2)
         return ((2 * product + 0.01**2) * (2 * together + 0.03**2) / below).mean(1)
