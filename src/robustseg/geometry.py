@@ -39,7 +39,7 @@ class Projected(NamedTuple):
 
 
 class Warped(NamedTuple):
-    """Warped images `[b, c, h, w]` and where they are defined `[b, h, w]`; elsewhere they are 0."""
+    """Warped images `[b, c, h, w]` and where they are defined `[b, h, w]`; elsewhere they are 0, or what was asked for."""
 
     images: Float[Tensor, "b c h w"]
     valid: Bool[Tensor, "b h w"]
@@ -107,6 +107,8 @@ def warp(
     depth: Float[Tensor, "_ _ _"],
     pose: Float[Tensor, "_ 4 4"],
     intrinsics: Float[Tensor, "_ 3 3"],
+    *,
+    elsewhere: Float[Tensor, "b c h w"] | None = None,
 ) -> Warped:
     """Paint this frame with the pixels of another: `warped(x) = images_next(project(pose back_project(depth(x))))`.
 
@@ -119,6 +121,7 @@ def warp(
         depth: `[b, h, w]` of this frame, metres.
         pose: `[b, 4, 4]`, this camera to the other.
         intrinsics: `[b, 3, 3]`, of both.
+        elsewhere: what is shown where nothing valid is; None is black.
 
     Raises:
         ShapeError: the sizes do not fit each other.
@@ -132,7 +135,7 @@ def warp(
     grid = ((2 * pixels + 1) / size - 1).permute(0, 2, 3, 1)
     grid = torch.where(valid.unsqueeze(-1), grid, 0)
     warped = functional.grid_sample(images_next, grid, padding_mode="border", align_corners=False)
-    return Warped(torch.where(valid.unsqueeze(1), warped, 0), valid)
+    return Warped(torch.where(valid.unsqueeze(1), warped, 0 if elsewhere is None else elsewhere), valid)
 
 
 def _seen_at(depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Projected:

@@ -36,7 +36,8 @@ class ViewSynthesis(NamedTuple):
         loss: `[b]`, one number an image; training lowers their mean.
         masked: bool `[b, h, w]`, the pixels that auto-masking leaves out at the finest scale, as warping does not beat the
             neighbour as it is, and those of what moves.
-        previous, following: the neighbours warped onto this frame at the finest scale, without a graph.
+        previous, following: the neighbours warped onto this frame at the finest scale, without a graph; this frame itself where they see
+            nothing.
     """
 
     loss: PerImage
@@ -122,10 +123,9 @@ def _at_scale(disparity: Tensor, views: _Views, smoothness_weight: float) -> Vie
     depth = disparity_to_depth(whole)
     error, warps = torch.full_like(views.unmoved, torch.inf), []
     for neighbour, pose in zip(views.neighbours, views.poses, strict=True):
-        warped = warp(neighbour, depth, pose, views.intrinsics)
         # what is not seen there shows this frame, so that windows across the border are judged by the seen part
-        shown = torch.where(warped.valid.unsqueeze(1), warped.images, views.images)
-        error = torch.minimum(error, torch.where(warped.valid, views.error_to(shown), torch.inf))
+        warped = warp(neighbour, depth, pose, views.intrinsics, elsewhere=views.images)
+        error = torch.minimum(error, torch.where(warped.valid, views.error_to(warped.images), torch.inf))
         warps.append(Warped(warped.images.detach(), warped.valid))
     masked = (views.unmoved <= error) | ~views.counted
     still = masked if views.auto_mask else error.isinf() | ~views.counted
