@@ -120,3 +120,15 @@ def test_what_warp_samples_is_project_of_transform_of_back_project():
     for one, other in zip(found, whole, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(of_intrinsics[:, :2], truth[:, :2])  # their last row is a constant
+
+
+def test_what_the_other_frame_does_not_show_is_shown_by_what_was_asked_for() -> None:
+    images, depth = torch.rand((1, 3, 4, 6), generator=torch.Generator().manual_seed(0)), torch.full((1, 4, 6), 2.0)
+    pose, intrinsics = torch.eye(4)[None].clone(), torch.eye(3)[None]
+    pose[0, 0, 3] = 4.0  # two pixels to the side
+    black = warp(images, depth, pose, intrinsics)
+    shown = warp(images, depth, pose, intrinsics, elsewhere=1 - images)
+    assert black.valid[0].sum() == 16
+    assert torch.equal(shown.images, torch.where(black.valid[:, None], black.images, 1 - images))
+    with pytest.raises(ShapeError, match="expected elsewhere"):
+        warp(images, depth, pose, intrinsics, elsewhere=images[:, :1])

@@ -36,8 +36,12 @@ def test_the_gradient_is_that_of_finite_differences():
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.rand((1, 2, 4, 5), generator=generator, dtype=torch.float64) for _ in range(2))
     box = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    inputs = first.requires_grad_(), second.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: ssim(a, b, window=box), inputs)
+    for wanted in ((True, True), (True, False), (False, True)):
+        inputs = [x.requires_grad_(w) for x, w in zip((first, second), wanted, strict=True)]
+        assert torch.autograd.gradcheck(lambda a, b: ssim(a, b, window=box), inputs)
+    slope = torch.autograd.grad
+    with pytest.raises(RuntimeError, match="expected one derivative"):
+        slope(ssim(first, second, window=box).sum(), second, create_graph=True)
 
 
 def test_one_likeness_serves_many_images():

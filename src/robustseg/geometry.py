@@ -108,7 +108,7 @@ def warp(
     pose: Float[Tensor, "_ 4 4"],
     intrinsics: Float[Tensor, "_ 3 3"],
     *,
-    elsewhere: Float[Tensor, "b c h w"] | None = None,
+    elsewhere: Float[Tensor, "_ _ _ _"] | None = None,
 ) -> Warped:
     """Paint this frame with the pixels of another: `warped(x) = images_next(project(pose back_project(depth(x))))`.
 
@@ -121,13 +121,15 @@ def warp(
         depth: `[b, h, w]` of this frame, metres.
         pose: `[b, 4, 4]`, this camera to the other.
         intrinsics: `[b, 3, 3]`, of both.
-        elsewhere: what is shown where nothing valid is; None is black.
+        elsewhere: `[b, c, h, w]`, shown where the other frame shows nothing; None: black.
 
     Raises:
         ShapeError: the sizes do not fit each other.
     """
     b, _, h, w = images_next.shape
     _require(depth, (b, h, w), "depth")
+    if elsewhere is not None:
+        _require(elsewhere, tuple(images_next.shape), "elsewhere")
     pixels, depth_there = _seen_at(depth, pose, intrinsics)
     size = torch.tensor([w, h], dtype=pixels.dtype, device=pixels.device).view(1, 2, 1, 1)
     last = size - 1

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, window: Tensor | None = None) -> Tensor:
@@ -19,6 +18,8 @@ def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, w
 
     Raises:
         RuntimeError: an image no larger than half the window.
+
+    Differentiable once, in both images, at float32 or wider.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004, equation 13; K1 = 0.01, K2 = 0.03.
     """
@@ -38,7 +39,7 @@ class Likeness:
             window = window / window.sum()
         self._weights: tuple[float, ...] = tuple(window.tolist())
         self._first = self._padded(first)
-        with torch.no_grad():
+        with torch.no_grad():  # the way back of `_Likeness` counts their part
             self._mean = _local(self._first, self._weights)
             self._variance = _local(self._first.square(), self._weights) - self._mean.square()
 
@@ -53,7 +54,8 @@ class Likeness:
 
 
 class _Likeness(torch.autograd.Function):
-    """SSIM of each colour of padded images, given the local mean and variance of the first; the way back by hand takes half as long.
+    """SSIM of each colour of padded images, given the local mean and variance of the first, which are not differentiated again; the way back
+    by hand takes half as long.
 
     With m, v and c the local means, variances and covariance it is `(2 m1 m2 + C1) (2 c + C2) / ((m1^2 + m2^2 + C1) (v1 + v2 + C2))`,
     exactly 1 where both are the same, as no variance that rounding makes negative is clamped.
@@ -75,8 +77,11 @@ class _Likeness(torch.autograd.Function):
         return likeness
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "expected one derivative of the structural similarity, got a second; try create_graph=False"
+            )
         first, second, mean, other, product, together, means, variances, likeness = ctx.saved_tensors
         # of the local mean of first * second, of the squares (the same for both images), and the parts of the local means
         share = gradient / (means * variances)

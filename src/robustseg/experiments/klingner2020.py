@@ -97,6 +97,7 @@ def conclude(study: Tier, folder: Path) -> list[Finding]:
         "lambda": f"{study.weight:g}",
         "the paper": KNOWN,
         **made_by(everything),
+        "commits of depth and poses": ", ".join(sorted({m.commit or "unknown" for m in measures})) or "none",
     }
     claims = findings(found)
     ones = [record for kind in KINDS for record in known[name_of(kind, 0)]]
@@ -188,7 +189,13 @@ class _Work:
         study, home = self.study, _home(self.folder, who)
         trained = trained_on_video(home).to(self.device)
         network = trained.network
-        about = {"weights": digest(network), "video": study.video, "held": study.held, "frame": list(study.frame)}
+        about = {
+            "weights": digest(network),
+            "video": study.video,
+            "depth": dict(study.depth),
+            "held": study.held,
+            "frame": list(study.frame),
+        }
         path = home / "measures.jsonl"
         there = read_measures(path)
         if there and all(m.about == about for m in there):
@@ -203,6 +210,13 @@ class _Work:
         rows = RowDepth.of(network, video, size=study.frame)
         for where, spec in {**study.depth, HELD_VIDEO: study.held}.items():
             found += judged_measures(trained, rows, api.data(spec), study.frame, where=where, who=who, about=about)
+        lost = {f"views {HELD_VIDEO}", f"pose {HELD_VIDEO}", *(f"depth {w}" for w in study.depth)} - {
+            m.kind for m in found
+        }
+        if lost:
+            raise RobustsegError(
+                f"expected depth, neighbours and poses in the data of the study, got no {', '.join(sorted(lost))}; try whole drives"
+            )
         lines = [json_line(replace(measure, commit=commit()).to_json()) for measure in found]
         write_whole(path, "".join(lines))
 

@@ -337,15 +337,15 @@ def _held(found: Evidence) -> Table:
         rows.append((who, *cells, _figure(found.mean(f"views {HELD_VIDEO}", who, "masked"), 3)))
     columns = (
         "network",
-        "photometric loss",
+        "loss of views",
         "by its row median",
         "pose error",
-        "straight ahead",
+        "that of straight ahead",
         "share of pixels masked",
     )
     note = (
-        "The photometric loss of both depths is that of the network's poses. Pose error: absolute trajectory error of Zhou et al. 2017 in metres, "
-        "the mean over snippets of five frames, each scaled to the truth."
+        "Loss of view synthesis with the network's poses, for its own depth and for its row median; masked pixels count with the error of the "
+        "neighbour as it is. Pose error: absolute trajectory error of Zhou et al. 2017 in metres, the mean over snippets of five frames, each scaled to the truth."
     )
     return Table("On the video that was held out", columns, tuple(rows), note)
 

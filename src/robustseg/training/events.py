@@ -33,10 +33,11 @@ class Events:
                 self._writer.add_scalar(name, value, step)
 
     def pictures(self, frames: Tensor, disparities: Tensor, view: ViewSynthesis, step: int) -> None:
-        """Frames `[b, 3, h, w]`, disparities `[b, h, w]` (near is bright), both neighbours warped onto them, masked pixels."""
+        """Frames `[b, 3, h, w]`, disparities `[b, h, w]` (near is bright), both neighbours warped onto them (black: out of view), masked pixels."""
         bright = disparities / disparities.amax((1, 2), keepdim=True)
         grey = {"disparity": bright, "masked": view.masked.float()}
-        maps = {"frame": frames, "warped previous": view.previous.images, "warped next": view.following.images}
+        warps = {"warped previous": view.previous, "warped next": view.following}
+        maps = {"frame": frames, **{name: warp.images * warp.valid.unsqueeze(1) for name, warp in warps.items()}}
         maps |= {name: values.unsqueeze(1) for name, values in grey.items()}
         for name, values in maps.items():
             self._writer.add_images(name, values.clamp(0, 1).cpu(), step)
