@@ -105,7 +105,7 @@ class Changes:
     sea_strengths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     attacks: Mapping[str, str] = field(default_factory=lambda: dict(ATTACKS))
     strengths: tuple[float, ...] = STRENGTHS
-    few: tuple[float, ...] = (1.0, 4.0, 8.0, 24.0)
+    few: tuple[float, ...] = (1.0, 4.0, 8.0, 24.0, 32.0)
     draws: int = 10
 
     @property
