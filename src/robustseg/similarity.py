@@ -54,8 +54,9 @@ class Likeness:
 
 
 class _Likeness(torch.autograd.Function):
-    """SSIM of each colour of padded images, given the local mean and variance of the first, which are not differentiated again; the way back
-    by hand takes half as long.
+    """SSIM of each colour of padded images, given the local mean and variance of the first, which are not differentiated again.
+
+    The way back is by hand, with fewer passes over the images than that through each operation.
 
     With m, v and c the local means, variances and covariance it is `(2 m1 m2 + C1) (2 c + C2) / ((m1^2 + m2^2 + C1) (v1 + v2 + C2))`,
     exactly 1 where both are the same, as no variance that rounding makes negative is clamped.
