@@ -132,3 +132,15 @@ def test_what_the_other_frame_does_not_show_is_shown_by_what_was_asked_for() -> 
     assert torch.equal(shown.images, torch.where(black.valid[:, None], black.images, 1 - images))
     with pytest.raises(ShapeError, match="expected elsewhere"):
         warp(images, depth, pose, intrinsics, elsewhere=images[:, :1])
+
+
+def test_depth_that_is_a_view_of_one_row_warps_like_its_copy() -> None:
+    """A flat road or wall is often written with `expand`: no strides of its own."""
+    images = torch.rand((1, 3, 4, 6), generator=torch.Generator().manual_seed(0))
+    road = torch.tensor([9.0, 6.0, 3.0, 2.0]).view(1, 4, 1).expand(1, 4, 6)
+    pose, intrinsics = torch.eye(4)[None].clone(), torch.eye(3)[None]
+    pose[0, 0, 3] = 4.0
+    one, other = (warp(images, depth, pose, intrinsics) for depth in (road, road.clone()))
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.valid, other.valid)
+    assert torch.equal(back_project(road, intrinsics), back_project(road.clone(), intrinsics))

@@ -148,7 +148,7 @@ def _seen_at(depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Projected:
     grid = pixel_grid(h, w, depth).flatten(1)
     homogeneous = torch.cat([grid, torch.ones_like(grid[:1])])
     turned = intrinsics @ pose[:, :3, :3] @ torch.linalg.inv(intrinsics) @ homogeneous
-    image = (turned * depth.view(b, 1, -1) + intrinsics @ pose[:, :3, 3:]).view(b, 3, h, w)
+    image = (turned * depth.flatten(1).unsqueeze(1) + intrinsics @ pose[:, :3, 3:]).view(b, 3, h, w)
     return Projected(image[:, :2] / image[:, 2:].clamp_min(NEAR), image[:, 2])
 
 
