@@ -23,7 +23,7 @@ from robustseg.experiments.klingner2020_claims import (
     baseline_of,
     findings,
     name_of,
-    sweep_name,
+    sweep_kind,
     tables,
 )
 from robustseg.experiments.klingner2020_depth import (
@@ -32,7 +32,7 @@ from robustseg.experiments.klingner2020_depth import (
     static_measures,
 )
 from robustseg.experiments.klingner2020_tiers import tier
-from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure
+from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Beside, Measure
 from robustseg.networks import depth as depth_networks
 from robustseg.records import Record, RobustsegError
 from robustseg.training.multitask import WithMotion
@@ -81,8 +81,9 @@ def measures(**changed: dict[str, float]) -> list[Measure]:
     ]
 
 
-def evidence(spoil: Spoil = share, *, found: list[Measure] | None = None) -> Evidence:
-    names = [name_of(kind, seed) for kind in KINDS for seed in range(3)] + [sweep_name(0.5)]
+def evidence(spoil: Spoil = share, *, found: list[Measure] | None = None, seeded: tuple[float, ...] = ()) -> Evidence:
+    names = [name_of(kind, seed) for kind in KINDS for seed in range(3)]
+    names += [name_of(sweep_kind(0.5), seed) for seed in range(3 if seeded else 1)]
     clean, draws = {}, {}
     for who in names:
         kind, _, seed = who.rpartition("-")
@@ -91,7 +92,7 @@ def evidence(spoil: Spoil = share, *, found: list[Measure] | None = None) -> Evi
             lost = spoil(kind, int(seed), change.family, change.strength)
             made = record(who, change.spec, lost, change.strength, change.draw)
             draws.setdefault((who, change.family, change.strength), []).append(made)
-    return Evidence(clean, draws, measures() if found is None else found, CHANGES, 0.1, (0.0, 0.1, 0.5))
+    return Evidence(clean, draws, measures() if found is None else found, CHANGES, 0.1, (0.0, 0.1, 0.5), 3, seeded)
 
 
 def verdicts(found: Evidence) -> dict[str, str]:
@@ -185,11 +186,30 @@ def test_tables_show_each_kind_the_sweep_and_what_depth_is_held_against() -> Non
     ensemble = next(table for table in tables(found) if "under SEA" in table.title)
     assert ensemble.columns == ("training", "0.25", "0.5", "1", "2")
     sweep = next(table for table in tables(found) if table.title.startswith("The sweep"))
-    assert [row[0] for row in sweep.rows] == ["0", "0.1", "0.5"]
-    assert sweep.rows[0][1] == f"{found.miou('control-0'):.1f}"  # lambda 0 is the control
-    assert sweep.rows[1][1] == f"{found.miou('multi-0'):.1f}"
+    assert [row[:2] for row in sweep.rows] == [("0", "3"), ("0.1", "3"), ("0.5", "1")]
+    assert sweep.rows[0][2] == Beside(found.by_seed("control", found.miou))  # lambda 0 is the control
+    assert sweep.rows[1][2] == Beside(found.by_seed("multi", found.miou))
+    assert str(sweep.rows[2][2]) == f"{found.miou('lambda0.5-0'):.1f}"
     assert "| row median of multi-0 | 0.500 |" in text
     assert "| multi-0 | 0.1000 | 0.2000 | 0.0200 | 0.0300 | 0.300 |" in text
+
+
+def test_a_lambda_with_as_many_seeds_as_the_kinds_is_held_against_labels_alone_too() -> None:
+    def better(kind: str, seed: int, family: str, strength: float) -> float:
+        return share("multi" if kind == "lambda0.5" else kind, seed, family, strength)
+
+    (k2,) = (f for f in findings(evidence(better, seeded=(0.5,))) if f.claim == "K2")
+    assert k2.verdict == HELD
+    assert "at lambda 0.5 against single in points: clean mIoU +" in k2.numbers
+
+    def worse(kind: str, seed: int, family: str, strength: float) -> float:
+        return share(kind, seed, family, strength) + 0.15 * (kind == "lambda0.5")
+
+    (k2,) = (f for f in findings(evidence(worse, seeded=(0.5,))) if f.claim == "K2")
+    assert k2.verdict == HELD  # that of the study's own lambda
+    assert "at lambda 0.5 against single in points: clean mIoU -" in k2.numbers
+    depths = [row[0] for row in tables(evidence(seeded=(0.5,)))[-1].rows]
+    assert depths == ["multi-0", "multi-1", "multi-2", "lambda0.5-0", "lambda0.5-1", "lambda0.5-2"]
 
 
 def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> None:
@@ -198,7 +218,7 @@ def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> No
     study = tier("camvid", "elsewhere")
     assert "elsewhere/camvid" in study.labelled
     networks = study.networks
-    assert len(networks) == 3 * 3 + 4
+    assert len(networks) == 3 * 3 + 3 + 3  # lambda 0.9 with three seeds, three others with one
     assert networks["single-1"].depth is None
     assert networks["control-1"].depth.weight == 0
     assert networks["multi-1"].depth.weight == study.weight

@@ -6,7 +6,7 @@ at networks of its own. `FOLDER/curves.svg` is mIoU and Q of one seed on the axi
 measures is in `klingner2020_claims`.
 
 Decisions of ours, where the paper is not to be had: the control, which sees the video in batch norm alone (lambda 0); three seeds;
-the sweep over lambda with one seed; ten draws of each noise, and the worst of them, as an attack is a worst case; SEA.
+the sweep over lambda with one seed, but where a tier says more; ten draws of each noise, and the worst of them, as an attack is a worst case; SEA.
 """
 
 import copy
@@ -19,7 +19,16 @@ from robustseg import api
 from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.depth_evaluation import RowDepth, trained_on_video
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
-from robustseg.experiments.klingner2020_claims import HELD_VIDEO, KINDS, Change, Evidence, findings, name_of, tables
+from robustseg.experiments.klingner2020_claims import (
+    HELD_VIDEO,
+    KINDS,
+    Change,
+    Evidence,
+    depth_kinds,
+    findings,
+    name_of,
+    tables,
+)
 from robustseg.experiments.klingner2020_depth import judged_measures, split_measures, static_measures
 from robustseg.experiments.klingner2020_tiers import Tier, tier
 from robustseg.experiments.pretraining import buildable, place_of, pretrain, untrained
@@ -64,7 +73,7 @@ def reproduce(
         on_step(f"measure {who}: labels")
         for change in (None, *study.changes.of(who)):
             work.label(who, change, on_batch)
-        if who.startswith("multi-"):
+        if who.rpartition("-")[0] in depth_kinds(study.seeded):
             on_step(f"measure {who}: depth and poses")
             work.look(who)
     return conclude(study, folder)
@@ -88,7 +97,7 @@ def conclude(study: Tier, folder: Path) -> list[Finding]:
     everything = [record for own in known.values() for record in own]
     if not everything:
         raise RobustsegError(f"expected records in '{folder / 'networks'}', got none; try without --rows")
-    found = Evidence(clean, draws, measures, study.changes, study.weight, study.weights, study.seeds)
+    found = Evidence(clean, draws, measures, study.changes, study.weight, study.weights, study.seeds, study.seeded)
     about = {
         "tier": study.name,
         "protocol": study.protocol,

@@ -76,9 +76,14 @@ def baseline_of(baseline: str, who: str) -> str:
     return f"{baseline} of {who}"
 
 
-def sweep_name(weight: float) -> str:
-    """The name of a network of the sweep over lambda: `lambda0.25-0`."""
-    return name_of(f"lambda{weight:g}", 0)
+def sweep_kind(weight: float) -> str:
+    """What networks of the sweep over lambda are called, before their seed: `lambda0.25`."""
+    return f"lambda{weight:g}"
+
+
+def depth_kinds(seeded: Iterable[float]) -> tuple[str, ...]:
+    """The kinds whose depth and poses are measured: those with depth from video and several seeds."""
+    return ("multi", *map(sweep_kind, seeded))
 
 
 class Change(NamedTuple):
@@ -131,7 +136,7 @@ class Evidence:
     Args:
         clean: of unperturbed images, by network. draws: by network, family and strength, one record a draw.
         measures: of depth and poses, and of what must be exact. changes: what was asked for.
-        weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind.
+        weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind, and of the weights in `seeded`.
     """
 
     clean: Mapping[str, Record]
@@ -141,6 +146,7 @@ class Evidence:
     weight: float
     weights: tuple[float, ...]
     seeds: int = SEEDS
+    seeded: tuple[float, ...] = ()
 
     def miou(self, who: str) -> float:
         """Clean mIoU in %, NaN where it was not measured."""
@@ -203,9 +209,9 @@ class Evidence:
 
     @property
     def sweep(self) -> dict[float, str]:
-        """The networks of the sweep, one seed: with lambda 0 the control is, with its own the multi-task network."""
-        known = {0.0: name_of("control", 0), self.weight: name_of("multi", 0)}
-        return {weight: known.get(weight, sweep_name(weight)) for weight in self.weights}
+        """The kinds of the sweep: with lambda 0 the control is, with its own the multi-task network."""
+        known = {0.0: "control", self.weight: "multi"}
+        return {weight: known.get(weight, sweep_kind(weight)) for weight in self.weights}
 
 
 def tables(found: Evidence) -> list[Table]:
@@ -294,13 +300,15 @@ def _drawn(found: Evidence) -> Table:
 
 def _sweep(found: Evidence) -> Table:
     families = (*found.changes.families, SEA)
-    rows = [
-        (f"{weight:g}", _figure(found.miou(who)), *(_figure(found.mean_q(who, family)) for family in families))
-        for weight, who in found.sweep.items()
-    ]
-    columns = ("lambda", "clean mIoU", *(f"Q {family}" for family in families))
+    rows: list[tuple[Cell, ...]] = []
+    for weight, kind in found.sweep.items():
+        values = [found.miou, *(_mean_q(found, family) for family in families)]
+        seeds = [name_of(kind, seed) for seed in range(found.seeds) if name_of(kind, seed) in found.clean]
+        cells = [Beside(tuple(value(who) for who in seeds)) for value in values]
+        rows.append((f"{weight:g}", str(len(seeds)), *cells))
+    columns = ("lambda", "seeds", "clean mIoU", *(f"Q {family}" for family in families))
     note = f"{_strengths_said(found)} Lambda 0 is the control; which one the paper chose is not to be had."
-    return Table("The sweep over lambda, one seed each, in %", columns, tuple(rows), note)
+    return Table("The sweep over lambda, in %", columns, tuple(rows), note)
 
 
 DEPTHS = {"streets": "made-up streets", "dgp": "DGP frames, LiDAR"}
@@ -323,7 +331,7 @@ def _depths(found: Evidence) -> list[Table]:
 
 
 def _depth_networks(found: Evidence) -> list[str]:
-    return [name_of("multi", seed) for seed in range(found.seeds)]
+    return [name_of(kind, seed) for kind in depth_kinds(found.seeded) for seed in range(found.seeds)]
 
 
 def _held(found: Evidence) -> Table:
@@ -387,24 +395,25 @@ def _least_gap(found: Evidence, above: str, below: str) -> Callable[[str], float
     return lambda who: float(np.min([found.q_at(who, above, rms) - found.q_at(who, below, rms) for rms in COMPARED]))
 
 
-def _compared(found: Evidence, below: str) -> tuple[list[str], str]:
-    """The verdicts on multi-task against another kind, on clean mIoU and on each family, and how to say them."""
-    gains = {"clean mIoU": found.gains("multi", below, found.miou)}
+def _compared(found: Evidence, above: str, below: str) -> tuple[list[str], str]:
+    """The verdicts on one kind against another, on clean mIoU and on each family, and how to say them."""
+    gains = {"clean mIoU": found.gains(above, below, found.miou)}
     for family in found.changes.families:
-        gains[family] = found.gains("multi", below, _mean_q(found, family))
+        gains[family] = found.gains(above, below, _mean_q(found, family))
     said = ", ".join(f"{name} {_gained(values)}" for name, values in gains.items())
     return [exceeds(values) for values in gains.values()], f"against {below} in points: {said}"
 
 
 def _k2(found: Evidence) -> Finding:
-    verdicts, said = _compared(found, "single")
-    _, beside = _compared(found, "control")
+    verdicts, said = _compared(found, "multi", "single")
+    _, beside = _compared(found, "multi", "control")
+    more = [f"at lambda {weight:g} {_compared(found, sweep_kind(weight), 'single')[1]}; " for weight in found.seeded]
     return Finding(
         "K2",
         "the network trained with depth from video has the higher clean mIoU and the higher Q under each noise and each attack than the one "
         "trained on labels alone; held against the control, which sees the video in batch norm alone, the same gains are due to depth",
         together(verdicts),
-        f"{said}; {beside}; mean and standard deviation over {found.seeds} seeds",
+        f"{said}; {beside}; {''.join(more)}mean and standard deviation over {found.seeds} seeds",
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from robustseg.experiments.klingner2020_claims import KINDS, Changes, name_of, sweep_name
+from robustseg.experiments.klingner2020_claims import KINDS, Changes, name_of, sweep_kind
 from robustseg.experiments.pretraining import Pretraining
 from robustseg.experiments.study import SEEDS, tier_of
 from robustseg.training import Recipe
@@ -21,7 +21,8 @@ class Tier:
         video: trained on. held: the video that is held out, with intrinsics and poses. frame: (height, width) of both where depth and
             poses are measured.
         depth: frames with true depth, by a name of `klingner2020_claims.DEPTHS`.
-        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind.
+        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep, with one seed.
+        seeds: of each kind, and of the weights in `seeded`.
         precision: of training. passes: precision of attacks, see `Conditions`. batch_size: images at a time.
     """
 
@@ -43,6 +44,7 @@ class Tier:
     weight: float = 0.1
     weights: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
     seeds: int = SEEDS
+    seeded: tuple[float, ...] = ()
     precision: str = "32-true"
     passes: str = "float32"
     batch_size: int = 4
@@ -52,8 +54,10 @@ class Tier:
         """How each network of the study is trained, by its name."""
         tasks = {"single": None, "control": self._task(0.0), "multi": self._task(self.weight)}
         made = {name_of(kind, seed): self._training(tasks[kind], seed) for kind in KINDS for seed in range(self.seeds)}
-        more = {sweep_name(w): self._training(self._task(w), 0) for w in self.weights if w not in (0.0, self.weight)}
-        return {**made, **more}
+        for w in (w for w in self.weights if w not in (0.0, self.weight)):
+            for seed in range(self.seeds if w in self.seeded else 1):
+                made[name_of(sweep_kind(w), seed)] = self._training(self._task(w), seed)
+        return made
 
     def _task(self, weight: float) -> DepthTask:
         return DepthTask(self.video, weight, scale=self.zoom)
@@ -135,6 +139,7 @@ def _camvid(data: str) -> Tier:
             "dgp": f"joined(dgp(root='{video}/dgp_scene_01'), dgp(root='{video}/dgp_scene_02'))",
         },
         changes=Changes("sea(budget='linf:{:g}/255', steps=10)", attacks=_steps(10, "4/255")),
+        seeded=(0.9,),
         precision="bf16-mixed",
         passes="bfloat16",
     )
