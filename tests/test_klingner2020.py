@@ -213,7 +213,9 @@ def test_a_lambda_with_as_many_seeds_as_the_kinds_is_held_against_labels_alone_t
 
 
 def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> None:
-    with pytest.raises(RobustsegError, match="expected a tier, got 'huge'; try synthetic, camvid, full"):
+    with pytest.raises(
+        RobustsegError, match="expected a tier, got 'huge'; try synthetic, camvid, camvid-own-video, full"
+    ):
         tier("huge")
     study = tier("camvid", "elsewhere")
     assert "elsewhere/camvid" in study.labelled
@@ -229,6 +231,16 @@ def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> No
         RobustsegError, match="expected rows that are networks of the study, got 'multi-7'; try single-0"
     ):
         klingner2020.costs(study, Path("nowhere"), rows=["multi-7"])
+
+
+def test_video_of_the_domain_of_the_labels_changes_the_video_and_lambda_alone() -> None:
+    kitti, own = tier("camvid").networks, tier("camvid-own-video").networks
+    for seed in range(3):
+        assert own[f"single-{seed}"] == kitti[f"single-{seed}"]  # so a folder may take them over
+        assert own[f"control-{seed}"].recipe == kitti[f"control-{seed}"].recipe
+        assert "camvid/val" in own[f"multi-{seed}"].depth.video
+        assert own[f"multi-{seed}"].depth.weight == 0.9
+    assert len(own) == 9
 
 
 def test_lambda_splits_the_gradient_exactly_and_a_wrong_split_shows(monkeypatch: pytest.MonkeyPatch) -> None:

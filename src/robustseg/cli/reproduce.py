@@ -17,7 +17,12 @@ PAPERS = ("arnab2018", "baer2020", "klingner2020", "sandoval2022")
 def reproduce(
     paper: Annotated[str, typer.Argument(help="arnab2018, baer2020, klingner2020 or sandoval2022.")],
     out_dir: OutDir,
-    tier: Annotated[str, typer.Option(help="synthetic (a minute), camvid, or full (Cityscapes).")] = "synthetic",
+    tier: Annotated[
+        str,
+        typer.Option(
+            help="synthetic (a minute), camvid, or full (Cityscapes); klingner2020 also has camvid-own-video."
+        ),
+    ] = "synthetic",
     data: Annotated[
         str,
         typer.Option(help="Folder with camvid and video, or with cityscapes. arnab2018: or a data spec of your own."),
