@@ -187,6 +187,15 @@ def test_what_a_data_set_can_tell_is_judged(street):
         judge(trained, rows, Known(street, without=("depth", "next")), size=(32, 64))
 
 
+def test_depth_is_told_from_rows_where_the_motion_network_fails(street, monkeypatch):
+    trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5).eval()
+    rows = RowDepth(np.linspace(60, 5, 32).astype(np.float32))
+    monkeypatch.setattr(trained.network, "depth", Oracle(street).depth)
+    views = judge(trained, rows, Known(street), size=(32, 64))["views"]
+    assert views.network["loss aligned"] < 0.7 * views.network["loss"]  # the motion network is untrained
+    assert views.network["loss aligned"] < 0.9 * views.baseline["loss aligned"]
+
+
 def test_true_depth_and_motion_explain_views_better_than_rows(street, monkeypatch):
     sample = street[2]
     truth = sample.extras["depth"][None].clamp_max(100)

@@ -23,7 +23,8 @@ from robustseg.geometry import depth_to_disparity
 from robustseg.metrics import sequences
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
-from robustseg.photometric import view_synthesis_loss
+from robustseg.odometry import align
+from robustseg.photometric import ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError
 from robustseg.training.multitask import EXTRAS, Uncalibrated, WithMotion, frames_of
 from robustseg.types import Batch, Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
@@ -150,17 +151,31 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
 
     Returns:
         `network`: the loss of view synthesis at the finest scale. `row median`: the same with the depth of the baseline
-        and the motion of the network. `masked`: the share of pixels that motion does not explain.
+        and the motion of the network. `masked`: the share of pixels that motion does not explain. `network aligned`, `row median aligned`:
+        the losses with the motion that each depth is best aligned by (`odometry.align`, from the network's).
     """
     images, previous, following, intrinsics = frames_of(Batch.of([sample]).to(device_of(trained)))
+
+    def explained(depth: Depth, poses: Sequence[Pose]) -> ViewSynthesis:
+        found, (before, after) = (depth_to_disparity(depth),), poses
+        return view_synthesis_loss(found, images, previous, following, before, after, scene.intrinsics)
+
+    def best(depth: Depth) -> list[Pose]:
+        pairs = zip((previous, following), told, strict=True)
+        return [align(images, other, depth, pose, scene.intrinsics) for other, pose in pairs]
+
     with frozen(trained), torch.no_grad():
-        own, flat = ((depth_to_disparity(known.depth(images)),) for known in (trained.network, rows))
-        scene = trained.scene(own, images, previous, following, intrinsics)
-        poses = scene.pose_previous, scene.pose_next
-        seen, beside = (
-            view_synthesis_loss(d, images, previous, following, *poses, scene.intrinsics) for d in (own, flat)
-        )
-    return {"network": float(seen.loss), "row median": float(beside.loss), "masked": float(seen.masked_share)}
+        own, flat = trained.network.depth(images), rows.depth(images)
+        scene = trained.scene((depth_to_disparity(own),), images, previous, following, intrinsics)
+        told = scene.pose_previous, scene.pose_next
+        seen = explained(own, told)
+        return {
+            "network": float(seen.loss),
+            "row median": float(explained(flat, told).loss),
+            "network aligned": float(explained(own, best(own)).loss),
+            "row median aligned": float(explained(flat, best(flat)).loss),
+            "masked": float(seen.masked_share),
+        }
 
 
 class Judged(NamedTuple):
@@ -179,8 +194,9 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
 
     Returns:
         `depth`, of samples with that extra: beside the row median. `views`, of those with neighbours and intrinsics: the
-        loss of view synthesis, beside that with the row median. `pose`, of drives of four frames or more, each the
-        neighbour of the one before, with poses: the trajectory error in metres, beside going straight ahead.
+        loss of view synthesis, beside that with the row median, with the motion of the network and with that which each is best
+        aligned by. `pose`, of drives of four frames or more, each the neighbour of the one before, with poses: the trajectory
+        error in metres, beside going straight ahead.
 
     Raises:
         RobustsegError: the samples know nothing of the three.
@@ -198,8 +214,10 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
         resized = Resized(seen, size)
         losses = [view_losses(trained, rows, resized[i]) for i in range(len(resized))]
         mean = {name: float(np.mean([lost[name] for lost in losses])) for name in losses[0]}
-        own, flat = {"loss": mean["network"], "masked": mean["masked"]}, {"loss": mean["row median"]}
-        found["views"] = Judged(own, flat, "row median")
+        own, flat = (
+            {"loss": mean[name], "loss aligned": mean[f"{name} aligned"]} for name in ("network", "row median")
+        )
+        found["views"] = Judged({**own, "masked": mean["masked"]}, flat, "row median")
     if len(drives):
         motions: tuple[Motion, ...] = (trained.motion, straight_ahead)
         own, flat = ({"ate": float(motion_errors(motion, Resized(drives, size)).mean())} for motion in motions)

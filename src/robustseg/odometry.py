@@ -1,0 +1,99 @@
+"""How a camera moved between two frames, from the depth of one: direct visual odometry, which learns nothing.
+
+With the right motion the other frame, warped by depth and motion, is this one. Its grey values are a function of six numbers, so
+Gauss-Newton finds them, from coarse images to fine ones, as far off as the coarsest sees the same edge under the same pixel.
+A motion network answers at once but knows only motions like those that it was trained on; this follows any that the images show, and
+where traffic fills the view, it may follow the traffic.
+
+Sources: Lucas, Kanade, IJCAI 1981 (alignment by gradients); Steinbrücker, Sturm, Cremers, ICCV Workshops 2011 (of frames with depth, coarse
+to fine); Kerl, Sturm, Cremers, ICRA 2013 (weights of residuals).
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from robustseg.geometry import back_project, rigid_pose, transform, warp
+from robustseg.types import Images, Intrinsics, Pose
+
+PARTS = (8, 4, 2, 1)
+"""At which parts of the images' size they are aligned, one after the other."""
+SMALLEST = 8
+"""Pixels that the shorter side must have to be aligned at."""
+STEPS = 8
+"""Of Gauss-Newton at each size."""
+OUTLIER = 0.02
+"""From which difference of grey values on a pixel counts by its sign and not its size (Huber): what is hidden or moves by itself."""
+
+
+def align(
+    images: Images,
+    others: Float[Tensor, "b 3 _ _"],
+    depth: Float[Tensor, "_ _ _"],
+    pose: Pose,
+    intrinsics: Intrinsics,
+) -> Float[Tensor, "b 4 4"]:
+    """The pose of each frame's camera to that of the other frame, such that they look alike; no gradient flows.
+
+    Args:
+        images, others: `[b, 3, h, w]` in [0, 1]. depth: `[b, h, w]`, of `images`; shifts come in its unit.
+        pose: `[b, 4, 4]`, where to start. intrinsics: `[b, 3, 3]`, pixels.
+
+    Returns:
+        `[b, 4, 4]`; where that does not explain an image better than `pose` does, `pose`.
+
+    Raises:
+        ShapeError: the sizes do not fit each other.
+
+    Source: Steinbrücker et al. 2011, with the Huber weights of robust regression in place of none.
+    """
+    with torch.no_grad():
+        found = pose
+        for part in PARTS:
+            if min(images.shape[-2:]) // part >= SMALLEST or part == 1:
+                frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
+                coarse = 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
+                for _ in range(STEPS):
+                    found = _step(frame, other, coarse, found, _shrunk(intrinsics, part))
+        before, after = (_apart(images, others, depth, guess, intrinsics) for guess in (pose, found))
+        return torch.where((after < before).view(-1, 1, 1), found, pose)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """`[b, 1, h, w]`, smoothed so that gradients reach further than a pixel."""
+    grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(grey, 3, stride=1)
+
+
+def _shrunk(intrinsics: Tensor, part: int) -> Tensor:
+    """Of images whose pixels are means of `part x part`."""
+    shrunk = intrinsics.clone()
+    shrunk[:, :2] /= part
+    shrunk[:, :2, 2] += 0.5 / part - 0.5
+    return shrunk
+
+
+def _step(frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
+    """One step of Gauss-Newton: how the grey value seen by each pixel changes as the other camera shifts and turns."""
+    down, across = torch.gradient(other, dim=(2, 3))
+    seen, valid = warp(torch.cat([other, across, down], 1), depth, pose, intrinsics)
+    x, y, z = transform(back_project(depth, intrinsics), pose).flatten(2).unbind(1)
+    z = z.clamp_min(1e-2)
+    value, right, below = seen.flatten(2).unbind(1)
+    by_x, by_y = right * intrinsics[:, 0, 0, None] / z, below * intrinsics[:, 1, 1, None] / z
+    by_z = -(by_x * x + by_y * y) / z
+    change = torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y, by_x, by_y, by_z], 1)
+    apart = value - frame.flatten(1)
+    weight = valid.flatten(1) * (OUTLIER / apart.abs().clamp_min(OUTLIER))
+    weighed = change * weight.unsqueeze(1)
+    normal = weighed @ change.mT
+    damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2) + 1e-6)
+    turn, shift = torch.linalg.solve(damped, -(weighed @ apart.unsqueeze(2))).squeeze(2).split(3, 1)
+    return rigid_pose(turn, shift) @ pose
+
+
+def _apart(images: Tensor, others: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
+    """`[b]`: the mean difference from the other frame, warped; where that sees nothing, from the other frame as it is."""
+    warped = warp(others, depth, pose, intrinsics, elsewhere=others).images
+    return (warped - images).abs().mean((1, 2, 3))
