@@ -43,7 +43,6 @@ from robustseg.findings import Finding as Audited
 from robustseg.networks.weights import save
 from robustseg.records import Counts, Record, RobustsegError, json_line, write_whole
 from robustseg.report.figures import Line, Plot, Point, scatter
-from robustseg.training import DepthTask, Recipe
 from robustseg.types import Budget
 
 NAMES = ("first", "second", "second-seed1", "second-seed2", "third")
@@ -301,19 +300,6 @@ def test_a_network_trained_by_another_recipe_is_refused(tmp_path: Path) -> None:
         assert made.finished(tmp_path)
     with pytest.raises(RobustsegError, match="trained by the recipe of the study, got another seed; try another --out"):
         given.finished(tmp_path)
-
-
-def test_what_a_recipe_did_not_know_yet_counts_as_its_default(tmp_path: Path) -> None:
-    given = tier("synthetic").networks["erfnet-eighth"]
-    given = dataclasses.replace(given, depth=DepthTask("streets(neighbours=True)"))
-    noted = {**dataclasses.asdict(given.recipe), "depth": dataclasses.asdict(given.depth)}
-    del noted["ema"], noted["depth"]["turn"]
-    save(api.network(given.architecture), tmp_path / "best.safetensors", recipe=noted)
-    write_whole(tmp_path / "history.jsonl", json_line({"epoch": given.recipe.epochs}))
-    before = dataclasses.replace(given, recipe=dataclasses.replace(given.recipe, ema=Recipe.ema))
-    assert before.finished(tmp_path)
-    with pytest.raises(RobustsegError, match="got another depth"):
-        dataclasses.replace(before, depth=dataclasses.replace(given.depth, turn=2.0)).finished(tmp_path)
 
 
 @pytest.mark.parametrize("option", [("--network", "zoo:x"), ("--size", "8x16"), ("--train-only",)])

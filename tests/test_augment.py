@@ -1,15 +1,11 @@
 """Joint transforms: image and labels stay together, draws belong to the image, what is off is off."""
 
-from unittest import mock
-
 import pytest
 import torch
 
-from robustseg import api
-from robustseg.datasets.augment import Augmentation, turned
-from robustseg.geometry import invert_pose, rigid_pose, warp
+from robustseg.datasets.augment import Augmentation
 from robustseg.records import IGNORE
-from robustseg.types import Batch, ImageRng, Sample
+from robustseg.types import ImageRng, Sample
 
 PLAIN = {"scale": (1.0, 1.0), "flip": False, "colour": 0.0}
 
@@ -131,37 +127,3 @@ def test_each_frame_changes_colour_as_the_image_does():
     )
     assert torch.equal(drawn.extras["previous"], drawn.image)
     assert not torch.allclose(drawn.image, sample().image, atol=1e-2)
-
-
-def test_turned_neighbours_are_those_of_cameras_that_turned():
-    """With true depth and motion a turned neighbour is this frame only once its own turn is taken back."""
-    angles = torch.tensor([[1.0, 6.0, -1.0], [-0.5, -4.0, 2.0]])
-    known = Batch.of([api.data("streets(scenes=1, frames=1, size='64x128', split='val', neighbours=True)")[0]])
-    frame, k, depth = known.images, known.extras["intrinsics"], known.extras["depth"]
-    both = turned(torch.cat([known.extras["previous"], known.extras["next"]]), angles, k[0])
-    back = invert_pose(rigid_pose(torch.deg2rad(angles), torch.zeros(2, 3)))
-    still = known.extras["moving"].logical_not()
-    for image, turn, name in zip(both.split(1), back.split(1), ("previous", "next"), strict=True):
-        pose = known.extras[f"pose_{name}"]
-        apart = []
-        for guess in (turn @ pose, pose):
-            warped = warp(image, depth, guess, k)
-            seen = warped.valid & still
-            apart.append(float((warped.images - frame).abs().mean(1)[seen].median()))
-        assert apart[0] < 0.3 * apart[1]
-
-
-def test_neighbours_turn_by_no_more_than_asked_and_nothing_else_changes():
-    data = api.data("streets(scenes=1, frames=1, size='24x32', neighbours=True)")
-    plain, other = (draw(Augmentation((24, 32), **PLAIN, turn=turn), of=data[0]) for turn in (0.0, 3.0))
-    assert torch.equal(other.image, plain.image)
-    assert torch.equal(other.extras["intrinsics"], plain.extras["intrinsics"])
-    assert not torch.equal(other.extras["next"], plain.extras["next"])
-    limits = []
-    for seed in range(20):
-        with mock.patch("robustseg.datasets.augment.turned", side_effect=lambda frames, *_: frames) as asked:
-            draw(Augmentation((24, 32), **PLAIN, turn=2.0), seed, of=data[0])
-        limits.append(asked.call_args.args[1].abs())
-    highest = torch.cat(limits).amax(0)
-    assert (highest <= torch.tensor([0.5, 2.0, 0.5])).all()
-    assert (highest > 0.8 * torch.tensor([0.5, 2.0, 0.5])).all()

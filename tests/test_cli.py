@@ -153,7 +153,7 @@ def test_train_under_attack_from_given_weights(tmp_path: Path) -> None:
         (("--ema", "1"), "0 <= ema < 1"),
         (("--weight-decay", "-1"), "a weight decay >= 0"),
         (("--share", "0.5"), "expected --adversary beside --share"),
-        (("--moving", "car"), "expected --video beside --depth-weight, --video-scale, --video-turn or --moving"),
+        (("--moving", "car"), "expected --video beside --depth-weight, --video-scale or --moving"),
         (("--adversary", "gaussian(rms='4/255')"), "expected an attack with a budget"),
         (("--start", "nowhere.pth"), "expected a file of weights"),
         (("--out", "/dev/null/run"), "expected to make the folder"),

@@ -78,7 +78,6 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
         "weight": 0.1,
         "moving": [],
         "scale": [1.0, 1.0],
-        "turn": 0.0,
     }
 
 

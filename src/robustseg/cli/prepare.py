@@ -112,9 +112,6 @@ def train(
     video_scale: Annotated[
         tuple[float, float], typer.Option(help="Range of the random factor on the size of the video.")
     ] = (1.0, 1.0),
-    video_turn: Annotated[
-        float, typer.Option(help="Largest angle, in degrees, by which a frame's neighbours are turned at random.")
-    ] = 0.0,
     moving: Annotated[
         list[str] | None, typer.Option(help="Class of things that move, left out of depth where the network sees it.")
     ] = None,
@@ -151,14 +148,14 @@ def train(
         ("--data", "--scale", not data and scale != Recipe.scale),
         (
             "--video",
-            "--depth-weight, --video-scale, --video-turn or --moving",
-            not video and (depth_weight != DEPTH_WEIGHT or video_scale != (1, 1) or video_turn or moving),
+            "--depth-weight, --video-scale or --moving",
+            not video and (depth_weight != DEPTH_WEIGHT or video_scale != (1, 1) or moving),
         ),
     ):
         if unused:
             raise RobustsegError(f"expected {name} beside {what}, got none; try {name} SPEC, or without them")
     attacker = Adversary(adversary, share=share, warm_up=warm_up, trades=trades) if adversary else None
-    second = DepthTask(video, depth_weight, tuple(moving or ()), video_scale, video_turn) if video else None
+    second = DepthTask(video, weight=depth_weight, moving=tuple(moving or ()), scale=video_scale) if video else None
     labelled = data or (video if depth_weight == 1 else None)
     if labelled is None:
         raise RobustsegError("expected --data with labels, got none; try --video SPEC --depth-weight 1 for depth alone")

@@ -4,19 +4,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from robustseg.datasets.views import resize_image, resize_intrinsics, resize_labels
-from robustseg.geometry import rigid_pose, warp
 from robustseg.records import IGNORE
-from robustseg.types import ImageRng, Images, Sample
+from robustseg.types import ImageRng, Sample
 
 NEIGHBOURS = ("previous", "next")
 """The extras that are frames, and are treated as the image is."""
-
-SIDEWAYS = torch.tensor([0.25, 1.0, 0.25])
-"""How far a camera turns about x, y and z, as parts of its turn to the side: cars steer more than they pitch or roll."""
 
 
 class Augmentation(NamedTuple):
@@ -29,15 +24,12 @@ class Augmentation(NamedTuple):
         scale: range of the random factor on the image's size, drawn log-uniformly.
         flip: whether to mirror half of the images.
         colour: largest relative change of brightness, contrast and saturation.
-        turn: largest angle, in degrees, by which the frames before and after are each turned to the side, and a quarter of it up or
-            down and around the axis: what a camera sees that turns on the spot needs no depth.
     """
 
     crop: tuple[int, int]
     scale: tuple[float, float] = (0.75, 1.5)
     flip: bool = True
     colour: float = 0.3
-    turn: float = 0.0
 
     def __call__(self, sample: Sample, rng: ImageRng) -> Sample:
         """One draw; `rng` holds the stream of this image alone."""
@@ -45,9 +37,6 @@ class Augmentation(NamedTuple):
         low, high = self.scale
         factor = low * (high / low) ** draw[0]
         frames = [sample.image, *(sample.extras[name] for name in NEIGHBOURS if name in sample.extras)]
-        if self.turn and len(frames) > 1:
-            angles = self.turn * SIDEWAYS * (2 * rng.uniform((2, 3), sample.image[None])[0] - 1)
-            frames[1:] = turned(torch.stack(frames[1:]), angles, sample.extras["intrinsics"])
         size = tuple(max(1, round(s * factor)) for s in sample.image.shape[-2:])
         image, labels = resize_image(torch.cat(frames), size), resize_labels(sample.labels, size)
         top, left = (round(d * max(0, s - c)) for d, s, c in zip(draw[1:3], size, self.crop, strict=True))
@@ -65,18 +54,6 @@ class Augmentation(NamedTuple):
                 seen[0, 2] = self.crop[1] - 1 - seen[0, 2]
             extras["intrinsics"] = seen
         return Sample(image, labels, sample.id, extras)
-
-
-def turned(frames: Images, angles: Tensor, intrinsics: Float[Tensor, "3 3"]) -> Images:
-    """What the cameras of frames would have seen, had each been turned on the spot; where that is outside a frame, the frame itself.
-
-    Args:
-        frames: `[b, 3, h, w]`. angles: `[b, 3]`, degrees about x (right), y (down) and z (ahead).
-        intrinsics: `[3, 3]`, of all frames.
-    """
-    poses = rigid_pose(torch.deg2rad(angles), torch.zeros_like(angles))
-    any_depth = torch.ones_like(frames[:, 0])
-    return warp(frames, any_depth, poses, intrinsics.expand(len(frames), 3, 3), elsewhere=frames).images
 
 
 def _crop(image: Tensor, labels: Tensor, crop: tuple[int, int], top: int, left: int) -> tuple[Tensor, Tensor]:

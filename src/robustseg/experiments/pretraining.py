@@ -5,7 +5,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,8 @@ class Pretraining:
             return False
         besides = {"adversary": self.adversary, "depth": self.depth}
         wanted = {**asdict(self.recipe), **{name: asdict(what) for name, what in besides.items() if what is not None}}
-        made = _completed(Recipe, weights.notes_of(best).get("recipe", {}))
-        for name, what in besides.items():
-            if what is not None and name in made:
-                made[name] = _completed(type(what), made[name])
-        plain, made = json.loads(json.dumps([wanted, made]))
-        other = [name for name, value in plain.items() if made.get(name) != value]
+        made = weights.notes_of(best).get("recipe", {})
+        other = [name for name, value in json.loads(json.dumps(wanted)).items() if made.get(name) != value]
         if other:
             raise RobustsegError(
                 f"expected '{best}' trained by the recipe of the study, got another {', '.join(other)}; try another --out"
@@ -75,12 +71,6 @@ class Pretraining:
             torch.manual_seed(recipe.seed)
             network = api.network(self.architecture)
         train(network, data, recipe=recipe, adversary=self.adversary, depth=self.depth, **where)
-
-
-def _completed(kind: type, notes: Mapping[str, Any]) -> dict[str, Any]:
-    """What was noted of a training, by fields; those that came later had what is their default now."""
-    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-    return {**defaults, **notes}
 
 
 def place_of(folder: Path, who: str) -> Path:

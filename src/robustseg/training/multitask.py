@@ -58,15 +58,12 @@ class DepthTask:
             them.
         scale: range of the random factor on the size of the frames, which the video's spec gives; all else is done to them as
             to the labelled images.
-        turn: largest angle, in degrees, by which neighbours are turned at random, see `Augmentation`. Video of a few drives
-            hardly turns; a motion network that never saw a bend takes it for a straight road.
     """
 
     video: str
     weight: float = 0.1
     moving: tuple[str, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
-    turn: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
@@ -77,8 +74,6 @@ class DepthTask:
             raise RobustsegError(
                 f"expected 0 < lowest <= highest scale of video, got {self.scale[0]} and {self.scale[1]}; try 1 and 1.2"
             )
-        if not 0 <= self.turn < 90:
-            raise RobustsegError(f"expected a largest turn of 0 to below 90 degrees, got {self.turn}; try 3")
 
 
 class MotionNetwork(nn.Module):
@@ -210,7 +205,7 @@ class SecondTask:
                 f"expected a network with a depth decoder, got '{network.spec}'; try multitask(encoder='resnet18')"
             )
         _require_multiples(augment.crop, network)
-        augment = augment._replace(scale=task.scale, turn=task.turn)
+        augment = augment._replace(scale=task.scale)
         unknown = [name for name in task.moving if name not in network.label_space.names]
         if unknown:
             known = ", ".join(network.label_space.names)
