@@ -59,7 +59,7 @@ def test_healthy_data_is_described(tmp_path):
     found = examine(f"camvid(root='{root}')")
     assert found.ok
     text = "\n".join(found.lines)
-    assert "3 images, all of them read." in text
+    assert "3 images, all of them looked at." in text
     assert "Sizes, width x height: 8x6 (3)." in text
     assert "Void: 8.3% of the pixels." in text  # 4 of 48
     assert "sky 9.1% (in 3)" in text  # 4 of 44
@@ -95,6 +95,7 @@ def test_each_broken_file_is_a_problem_and_the_rest_is_described(tmp_path):
     found = examine(spec)
     assert not found.ok
     problems = [line for line in found.lines if line.startswith("Problem:")]
+    assert found.lines[0].endswith("10 images, all of them looked at, 8 read.")
     assert len(problems) == 2
     assert "got 9" in problems[0]
     assert "4.png" in problems[1]
@@ -127,7 +128,7 @@ def test_it_reads_a_spread_unless_told_all(samples, expected):
     data, steps = Blocks(100), []
     found = examine(data, samples=samples, on_sample=lambda done, total: steps.append((done, total)))
     assert steps == [(i + 1, expected) for i in range(expected)]
-    assert ("all of them read" in found.lines[0]) == (expected == 100)
+    assert ("all of them looked at" in found.lines[0]) == (expected == 100)
 
 
 def test_the_form_of_a_networks_input_is_found_by_labels():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from robustseg.records import ShapeError
 from robustseg.similarity import Likeness, ssim
 
 
@@ -48,6 +49,8 @@ def test_one_likeness_serves_many_images():
     first, *others = torch.rand((3, 2, 3, 12, 14), generator=torch.Generator().manual_seed(0))
     likeness = Likeness(first)
     assert all(torch.equal(likeness(other), ssim(first, other)) for other in others)
+    with pytest.raises(ShapeError, match=r"expected images \[2, 3, 12, 14\] to compare, got \[1, 3, 12, 14\]"):
+        likeness(first[:1])
 
 
 @pytest.mark.parametrize("window", [None, torch.full((3,), 1 / 3)], ids=["gaussian", "box"])

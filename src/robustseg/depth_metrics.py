@@ -75,7 +75,7 @@ def depth_sums(
         t, p = whole[known].astype(np.float64), guess[known].astype(np.float64)
         if not (np.isfinite(p).all() and (p > 0).all()):
             raise RobustsegError(
-                f"expected depths above 0 for '{ids[i]}', got {p.min()}; try a network that answers metres"
+                f"expected depths above 0 for '{ids[i]}', got {p.min()}; try a network whose depth is positive and finite"
             )
         scales[i] = np.median(t) / np.median(p) if median_scaling else 1.0
         p = np.clip(p * scales[i], NEAREST, farthest)

@@ -98,14 +98,14 @@ def _look(data: Dataset, samples: int | None, on_sample: Callable[[int, int], No
         except RobustsegError as error:
             seen.broken.append(str(error))
         on_sample(done, len(chosen))
-    read = "all of them read" if len(chosen) == total else f"{len(chosen)} of them read, spread evenly"
-    lines = [f"{data.spec}: {_number(total, 'image')}, {read}."]
+    looked = "all of them looked at" if len(chosen) == total else f"{len(chosen)} of them looked at, spread evenly"
+    lines = [f"{data.spec}: {_number(total, 'image')}, {looked}{f', {len(readable)} read' if seen.broken else ''}."]
     twice = [name for name, times in Counter(data.ids).items() if times > 1]
     if twice:
         lines.append(f"Problem: {len(twice)} ids occur more than once, the first is '{twice[0]}'; try unique names.")
     lines += [f"Problem: {text}" for text in seen.broken[:5]]
     if len(seen.broken) > 5:
-        lines.append(f"Problem: {len(seen.broken) - 5} more of the images read cannot be used.")
+        lines.append(f"Problem: {len(seen.broken) - 5} more of the images cannot be used.")
     described = _describe(seen, data.label_space) if readable else []
     if len(readable) == total:
         described.append(

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from robustseg.records import ShapeError
+
 
 def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, window: Tensor | None = None) -> Tensor:
     """Structural similarity of images in [0, 1] at each pixel, mean over the colours, `[b, h, w]`, at most 1 but for rounding.
@@ -17,7 +19,7 @@ def ssim(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"], *, w
             `torch.full((3,), 1 / 3)` is the 3x3 mean of Godard et al., CVPR 2017.
 
     Raises:
-        RuntimeError: an image no larger than half the window.
+        ShapeError: the sizes differ. RuntimeError: an image no larger than half the window.
 
     Differentiable once, in both images, at float32 or wider.
 
@@ -38,6 +40,7 @@ class Likeness:
             window = (-torch.arange(-5.0, 6.0).square() / (2 * 1.5**2)).exp()
             window = window / window.sum()
         self._weights: tuple[float, ...] = tuple(window.tolist())
+        self._shape = first.shape
         self._first = self._padded(first)
         with torch.no_grad():  # the way back of `_Likeness` counts their part
             self._mean = _local(self._first, self._weights)
@@ -45,6 +48,10 @@ class Likeness:
 
     def __call__(self, second: Float[Tensor, "b c h w"]) -> Tensor:
         """`ssim(first, second)`, `[b, h, w]`."""
+        if second.shape != self._shape:
+            raise ShapeError(
+                f"expected images {list(self._shape)} to compare, got {list(second.shape)}; try as many, of one size"
+            )
         known = self._mean, self._variance, self._weights
         likeness: Tensor = _Likeness.apply(self._first, self._padded(second), *known)
         return likeness.mean(1)
