@@ -1,5 +1,6 @@
 """Depth and camera motion of networks measured against the truth of a data set, with the baselines that look at no image."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,19 @@ from robustseg.odometry import align
 from robustseg.photometric import ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError
 from robustseg.training.multitask import EXTRAS, Uncalibrated, WithMotion, frames_of
-from robustseg.types import Batch, Dataset, Depth, Images, Network, Pose, Sample, device_of, dtype_of, frozen
+from robustseg.types import (
+    Batch,
+    Dataset,
+    Depth,
+    Images,
+    Intrinsics,
+    Network,
+    Pose,
+    Sample,
+    device_of,
+    dtype_of,
+    frozen,
+)
 
 SNIPPET = 5
 """Frames whose path is judged at once, as Zhou et al. 2017 do."""
@@ -151,31 +164,28 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
 
     Returns:
         `network`: the loss of view synthesis at the finest scale. `row median`: the same with the depth of the baseline
-        and the motion of the network. `masked`: the share of pixels that motion does not explain. `network aligned`, `row median aligned`:
-        the losses with the motion that each depth is best aligned by (`odometry.align`, from the network's).
+        and the motion of the network. `network aligned`, `row median aligned`: the losses with each depth's own motion, found from
+        the network's by aligning the frames (`odometry.align`). `masked`: the share of pixels that motion does not explain.
     """
     images, previous, following, intrinsics = frames_of(Batch.of([sample]).to(device_of(trained)))
-
-    def explained(depth: Depth, poses: Sequence[Pose]) -> ViewSynthesis:
-        found, (before, after) = (depth_to_disparity(depth),), poses
-        return view_synthesis_loss(found, images, previous, following, before, after, scene.intrinsics)
-
-    def best(depth: Depth) -> list[Pose]:
-        pairs = zip((previous, following), told, strict=True)
-        return [align(images, other, depth, pose, scene.intrinsics) for other, pose in pairs]
-
+    neighbours = previous, following
     with frozen(trained), torch.no_grad():
         own, flat = trained.network.depth(images), rows.depth(images)
-        scene = trained.scene((depth_to_disparity(own),), images, previous, following, intrinsics)
+        scene = trained.scene((depth_to_disparity(own),), images, *neighbours, intrinsics)
         told = scene.pose_previous, scene.pose_next
-        seen = explained(own, told)
-        return {
-            "network": float(seen.loss),
-            "row median": float(explained(flat, told).loss),
-            "network aligned": float(explained(own, best(own)).loss),
-            "row median aligned": float(explained(flat, best(flat)).loss),
-            "masked": float(seen.masked_share),
-        }
+        seen = _explained(images, neighbours, own, told, scene.intrinsics)
+        found = {"network": seen, "row median": _explained(images, neighbours, flat, told, scene.intrinsics)}
+        for name, depth in (("network aligned", own), ("row median aligned", flat)):
+            pairs = zip(neighbours, told, strict=True)
+            before, after = (align(images, other, depth, pose, scene.intrinsics) for other, pose in pairs)
+            found[name] = _explained(images, neighbours, depth, (before, after), scene.intrinsics)
+    return {**{name: float(view.loss) for name, view in found.items()}, "masked": float(seen.masked_share)}
+
+
+def _explained(
+    images: Images, neighbours: tuple[Images, Images], depth: Depth, poses: tuple[Pose, Pose], intrinsics: Intrinsics
+) -> ViewSynthesis:
+    return view_synthesis_loss((depth_to_disparity(depth),), images, *neighbours, *poses, intrinsics)
 
 
 class Judged(NamedTuple):
@@ -194,16 +204,19 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
 
     Returns:
         `depth`, of samples with that extra: beside the row median. `views`, of those with neighbours and intrinsics: the
-        loss of view synthesis, beside that with the row median, with the motion of the network and with that which each is best
-        aligned by. `pose`, of drives of four frames or more, each the neighbour of the one before, with poses: the trajectory
+        loss of view synthesis, beside that with the row median, with the motion of the network and with motion found by aligning. A
+        network that learned a focal length uses it where the data knows none. `pose`, of drives of four frames or more, each the neighbour of the one before, with poses: the trajectory
         error in metres, beside going straight ahead.
 
     Raises:
         RobustsegError: the samples know nothing of the three.
     """
-    if trained.focal is not None:
-        data = Uncalibrated(data)
     extras = [set(data[i].extras) for i in range(len(data))]
+    if trained.focal is not None and any("intrinsics" in names for names in extras):
+        trained = copy.deepcopy(trained)
+        trained.focal = None
+    elif trained.focal is not None:
+        data, extras = Uncalibrated(data), [{*names, "intrinsics"} for names in extras]
     deep, seen = (_knowing(data, extras, names) for names in ({"depth"}, set(EXTRAS)))
     drives = _drives(_knowing(data, extras, {"next", "pose_next"}))
     found = {}

@@ -1,9 +1,9 @@
 """How a camera moved between two frames, from the depth of one: direct visual odometry, which learns nothing.
 
 With the right motion the other frame, warped by depth and motion, is this one. Its grey values are a function of six numbers, so
-Gauss-Newton finds them, from coarse images to fine ones, as far off as the coarsest sees the same edge under the same pixel.
-A motion network answers at once but knows only motions like those that it was trained on; this follows any that the images show, and
-where traffic fills the view, it may follow the traffic.
+Gauss-Newton finds them, from coarse images to fine ones: as far as things stay near their place in images of an eighth of the size. A
+motion network answers at once but knows only motions like those that it was trained on. Where traffic fills the view this may follow
+the traffic, and what is wrong with the depth it makes up for by the shift.
 
 Sources: Lucas, Kanade, IJCAI 1981 (alignment by gradients); Steinbrücker, Sturm, Cremers, ICCV Workshops 2011 (of frames with depth, coarse
 to fine); Kerl, Sturm, Cremers, ICRA 2013 (weights of residuals).
@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from robustseg.geometry import back_project, rigid_pose, transform, warp
-from robustseg.types import Images, Intrinsics, Pose
+from robustseg.geometry import NEAR, back_project, rigid_pose, transform, warp
+from robustseg.records import ShapeError
+from robustseg.types import Images, Pose
 
 PARTS = (8, 4, 2, 1)
 """At which parts of the images' size they are aligned, one after the other."""
 SMALLEST = 8
-"""Pixels that the shorter side must have to be aligned at."""
+"""Pixels that the shorter side must have to be aligned at a part."""
 STEPS = 8
 """Of Gauss-Newton at each size."""
 OUTLIER = 0.02
@@ -29,35 +30,42 @@ OUTLIER = 0.02
 
 def align(
     images: Images,
-    others: Float[Tensor, "b 3 _ _"],
+    others: Float[Tensor, "_ 3 _ _"],
     depth: Float[Tensor, "_ _ _"],
-    pose: Pose,
-    intrinsics: Intrinsics,
-) -> Float[Tensor, "b 4 4"]:
+    pose: Float[Tensor, "_ 4 4"],
+    intrinsics: Float[Tensor, "_ 3 3"],
+) -> Pose:
     """The pose of each frame's camera to that of the other frame, such that they look alike; no gradient flows.
 
     Args:
-        images, others: `[b, 3, h, w]` in [0, 1]. depth: `[b, h, w]`, of `images`; shifts come in its unit.
+        images, others: `[b, 3, h, w]` in [0, 1]. depth: `[b, h, w]`, of `images`; shifts come in its unit, and pixels
+            where it is no number do not count.
         pose: `[b, 4, 4]`, where to start. intrinsics: `[b, 3, 3]`, pixels.
 
     Returns:
-        `[b, 4, 4]`; where that does not explain an image better than `pose` does, `pose`.
+        `[b, 4, 4]`. At each size what was found is taken only where it explains the frame better, on the pixels that it and what it
+        began with both see, and sees at least half of those; so it may be `pose` itself.
 
     Raises:
         ShapeError: the sizes do not fit each other.
 
-    Source: Steinbrücker et al. 2011, with the Huber weights of robust regression in place of none.
+    Source: Steinbrücker et al. 2011, with Huber's weights in place of none.
     """
+    if others.shape != images.shape or min(images.shape[-2:]) < 2:
+        raise ShapeError(
+            f"expected two images of one size, 2x2 or more, got {list(images.shape)} and {list(others.shape)}; try two frames of a video"
+        )
     with torch.no_grad():
-        found = pose
         for part in PARTS:
-            if min(images.shape[-2:]) // part >= SMALLEST or part == 1:
-                frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
-                coarse = 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
-                for _ in range(STEPS):
-                    found = _step(frame, other, coarse, found, _shrunk(intrinsics, part))
-        before, after = (_apart(images, others, depth, guess, intrinsics) for guess in (pose, found))
-        return torch.where((after < before).view(-1, 1, 1), found, pose)
+            if min(images.shape[-2:]) // part < SMALLEST and part > 1:
+                continue
+            frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
+            coarse = depth if part == 1 else 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
+            camera, found = _shrunk(intrinsics, part), pose
+            for _ in range(STEPS):
+                found = _step(frame, other, coarse, found, camera)
+            pose = torch.where(_explains(frame, other, coarse, found, pose, camera).view(-1, 1, 1), found, pose)
+    return pose
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -79,21 +87,25 @@ def _step(frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics:
     down, across = torch.gradient(other, dim=(2, 3))
     seen, valid = warp(torch.cat([other, across, down], 1), depth, pose, intrinsics)
     x, y, z = transform(back_project(depth, intrinsics), pose).flatten(2).unbind(1)
-    z = z.clamp_min(1e-2)
+    z = z.clamp_min(NEAR)
     value, right, below = seen.flatten(2).unbind(1)
     by_x, by_y = right * intrinsics[:, 0, 0, None] / z, below * intrinsics[:, 1, 1, None] / z
     by_z = -(by_x * x + by_y * y) / z
     change = torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y, by_x, by_y, by_z], 1)
-    apart = value - frame.flatten(1)
-    weight = valid.flatten(1) * (OUTLIER / apart.abs().clamp_min(OUTLIER))
-    weighed = change * weight.unsqueeze(1)
+    valid = valid.flatten(1)
+    change = torch.where(valid.unsqueeze(1), change, 0)  # a product with 0 would keep what is no number
+    apart = torch.where(valid, value - frame.flatten(1), 0)
+    weighed = change * (OUTLIER / apart.abs().clamp_min(OUTLIER)).unsqueeze(1)
     normal = weighed @ change.mT
     damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2) + 1e-6)
     turn, shift = torch.linalg.solve(damped, -(weighed @ apart.unsqueeze(2))).squeeze(2).split(3, 1)
     return rigid_pose(turn, shift) @ pose
 
 
-def _apart(images: Tensor, others: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
-    """`[b]`: the mean difference from the other frame, warped; where that sees nothing, from the other frame as it is."""
-    warped = warp(others, depth, pose, intrinsics, elsewhere=others).images
-    return (warped - images).abs().mean((1, 2, 3))
+def _explains(frame: Tensor, other: Tensor, depth: Tensor, found: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
+    """`[b]`: whether what was found explains the frame better than the pose that it began with."""
+    (new, new_valid), (old, old_valid) = (warp(other, depth, guess, intrinsics) for guess in (found, pose))
+    both = (new_valid & old_valid).unsqueeze(1)
+    gain = torch.where(both, (old - frame).abs() - (new - frame).abs(), 0).sum((1, 2, 3))
+    sees = 2 * both.sum((1, 2, 3)) >= old_valid.sum((1, 2))
+    return (gain > 0) & sees & found.isfinite().all(2).all(1)

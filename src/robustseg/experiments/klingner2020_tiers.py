@@ -21,8 +21,8 @@ class Tier:
         video: trained on. held: the video that is held out, with intrinsics and poses. frame: (height, width) of both where depth and
             poses are measured.
         depth: frames with true depth, by a name of `klingner2020_claims.DEPTHS`.
-        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep, with one seed.
-        seeds: of each kind, and of the weights in `seeded`.
+        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep, with one seed but
+            for those in `seeded`. seeds: of each kind, and of the weights in `seeded`.
         precision: of training. passes: precision of attacks, see `Conditions`. batch_size: images at a time.
     """
 
@@ -148,12 +148,12 @@ def _camvid(data: str) -> Tier:
 
 
 def _camvid_own_video(data: str) -> Tier:
-    """As `camvid`, with video of the domain of the labels: batch norm sees one domain, and depth weighs most in the encoder."""
+    """As `camvid`, with video of the domain of the labels, so that batch norm sees one domain, and most of the encoder's gradient from depth."""
     return replace(
         _camvid(data),
         name="camvid-own-video",
-        protocol="CamVid 'fit' (334 frames) and CamVid's own 'val' as video without its labels (101 frames of one drive at 15 Hz, focal length learned) "
-        "at 240x180, crops of 192x128; all else as in the tier camvid; its networks `single` are those of that tier",
+        protocol="CamVid 'fit' (334 frames) and CamVid's own 'val' as video without its labels (101 frames at 15 Hz of a drive that the labels know, in a gap of "
+        "them; focal length learned) at 240x180, enlarged by 1 to 1.6, crops of 192x128; all else as in the tier camvid, whose networks 'single' are trained alike",
         video=f"clip('{data}/camvid/val', size='180x240')",
         zoom=(1.0, 1.6),
         weight=0.9,
