@@ -12,24 +12,21 @@ from robustseg import api
 from robustseg.datasets.views import batches
 from robustseg.depth_evaluation import RowDepth
 from robustseg.experiments import klingner2020
-from robustseg.experiments.klingner2020_claims import (
-    DEPTH_FIGURES,
-    HELD_VIDEO,
-    KINDS,
-    ROUNDING,
-    SEA,
-    Changes,
-    Evidence,
-    baseline_of,
-    findings,
-    name_of,
-    sweep_kind,
-    tables,
-)
+from robustseg.experiments.klingner2020_claims import DEPTH_FIGURES, ROUNDING, findings, tables
 from robustseg.experiments.klingner2020_depth import (
     judged_measures,
     split_measures,
     static_measures,
+)
+from robustseg.experiments.klingner2020_evidence import (
+    HELD_VIDEO,
+    KINDS,
+    SEA,
+    Changes,
+    Evidence,
+    baseline_of,
+    name_of,
+    sweep_kind,
 )
 from robustseg.experiments.klingner2020_tiers import tier
 from robustseg.experiments.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Beside, Measure

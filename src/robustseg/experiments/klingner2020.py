@@ -3,7 +3,7 @@
 Every step goes on where it was cut, and what is there already is used as it is. `FOLDER/networks/NAME` holds all of one network: its
 training, `records.jsonl` of what its labels keep, `measures.jsonl` of depth and poses; so several processes may work in one folder, each
 at networks of its own. `FOLDER/curves.svg` is mIoU and Q of one seed on the axis of realised strength. What follows from records and
-measures is in `klingner2020_claims`.
+measures is in `klingner2020_evidence` and `klingner2020_claims`.
 
 Decisions of ours, where the paper is not to be had: the control, which sees the video in batch norm alone (lambda 0); three seeds;
 the sweep over lambda with one seed, but where a tier says more; ten draws of each noise, and the worst of them, as an attack is a worst case; SEA.
@@ -19,17 +19,9 @@ from robustseg import api
 from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.depth_evaluation import RowDepth, trained_on_video
 from robustseg.evaluation import Conditions, Progress, evaluate, plan
-from robustseg.experiments.klingner2020_claims import (
-    HELD_VIDEO,
-    KINDS,
-    Change,
-    Evidence,
-    depth_kinds,
-    findings,
-    name_of,
-    tables,
-)
+from robustseg.experiments.klingner2020_claims import findings, tables
 from robustseg.experiments.klingner2020_depth import judged_measures, split_measures, static_measures
+from robustseg.experiments.klingner2020_evidence import HELD_VIDEO, KINDS, Change, Evidence, depth_kinds, name_of
 from robustseg.experiments.klingner2020_tiers import Tier, tier
 from robustseg.experiments.pretraining import buildable, place_of, pretrain, untrained
 from robustseg.experiments.study import Cost, Finding, Measure, made_by, read_measures, write_study

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustseg.depth_evaluation import RowDepth, judge
-from robustseg.experiments.klingner2020_claims import baseline_of
+from robustseg.experiments.klingner2020_evidence import baseline_of
 from robustseg.experiments.study import Measure
 from robustseg.networks.depth import MultiTask
 from robustseg.photometric import view_synthesis_loss

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from robustseg.experiments.klingner2020_claims import KINDS, Changes, name_of, sweep_kind
+from robustseg.experiments.klingner2020_evidence import KINDS, Changes, name_of, sweep_kind
 from robustseg.experiments.pretraining import Pretraining
 from robustseg.experiments.study import SEEDS, tier_of
 from robustseg.training import Recipe
