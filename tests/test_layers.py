@@ -14,7 +14,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"metrics", "depth_metrics", "types", "panels"},
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "similarity", "findings"},
-    {"attacks", "networks", "datasets", "noise", "saved", "photometric"},
+    {"attacks", "networks", "datasets", "noise", "saved", "photometric", "odometry"},
     {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
     {"evaluation", "depth_evaluation", "api"},
