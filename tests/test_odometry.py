@@ -47,7 +47,7 @@ def test_finds_how_a_camera_turned_from_where_it_had_not() -> None:
     found = align(known.images, others, known.extras["depth"], before, k)
     angles = apart(found, turn @ before)[0]
     assert (angles < 6e-3).all()  # of 0.05; a part is made up for by a shift to the side
-    assert (angles < 2e-3).sum() == 2
+    assert (angles < 2e-3).sum() >= 2
 
 
 def patterns() -> tuple[torch.Tensor, ...]:

@@ -205,8 +205,8 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
     Returns:
         `depth`, of samples with that extra: beside the row median. `views`, of those with neighbours and intrinsics: the
         loss of view synthesis, beside that with the row median, with the motion of the network and with motion found by aligning. A
-        network that learned a focal length uses it where the data knows none. `pose`, of drives of four frames or more, each the neighbour of the one before, with poses: the trajectory
-        error in metres, beside going straight ahead.
+        network that learned a focal length uses it where the data knows none. `pose`, of drives of four frames or more, each the
+        neighbour of the one before, with poses: the trajectory error in metres, beside going straight ahead.
 
     Raises:
         RobustsegError: the samples know nothing of the three.

@@ -33,6 +33,7 @@ from robustseg.types import Dataset, Network
 TITLE = "Klingner et al. 2020: depth from video as a second task, under noise and attack"
 MEASURES = 2
 """Of what is told of depth and poses: 2 adds views with poses found by aligning, and takes a known camera before a learned one."""
+
 KNOWN = (
     "The paper's tables are not to be had, so nothing stands beside our figures; its abstract claims that the second task consistently "
     "outperforms the single one under noise and attack, and on clean images."

@@ -113,8 +113,8 @@ class Evidence:
     Args:
         clean: of unperturbed images, by network. draws: by network, family and strength, one record a draw.
         measures: of depth and poses, and of what must be exact. changes: what was asked for.
-        weight: lambda of the multi-task networks. weights: of the sweep. seeds: of each kind, and of
-            the weights in `seeded`, those of the sweep with as many.
+        weight: lambda of the multi-task networks. weights: of the sweep, with one seed but for those in `seeded`.
+        seeds: of each kind, and of the weights in `seeded`.
     """
 
     clean: Mapping[str, Record]

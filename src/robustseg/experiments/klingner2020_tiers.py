@@ -21,8 +21,9 @@ class Tier:
         video: trained on. held: the video that is held out, with intrinsics and poses. frame: (height, width) of both where depth and
             poses are measured.
         depth: frames with true depth, by a name of `klingner2020_claims.DEPTHS`.
-        changes: what images are changed by. zoom: range of the random factor on the video's size. weight: lambda of the multi-task networks. weights: of the sweep, with one seed but
-            for those in `seeded`. seeds: of each kind, and of the weights in `seeded`.
+        changes: what images are changed by. zoom: range of the random factor on the video's size.
+        weight: lambda of the multi-task networks. weights: of the sweep, with one seed but for those in `seeded`.
+        seeds: of each kind, and of the weights in `seeded`.
         precision: of training. passes: precision of attacks, see `Conditions`. batch_size: images at a time.
     """
 
