@@ -1,6 +1,7 @@
 """Two decoders on one encoder: a plain network at test time, and gradients weighed at the split (K3) and nowhere else."""
 
 from pathlib import Path
+from urllib.error import URLError
 
 import jaxtyping
 import pytest
@@ -11,11 +12,12 @@ from robustseg.geometry import FARTHEST
 from robustseg.networks import weights
 from robustseg.networks.depth import MEAN_DISPARITY, MultiTask, scaled_gradient
 from robustseg.networks.fast import _Fast, fast
-from robustseg.records import SpecError
+from robustseg.records import RobustsegError, SpecError
 from robustseg.registry import build
 from robustseg.testing import check_network
 
-ENCODERS = ("erfnet", "resnet18")
+ENCODERS = ("erfnet", "resnet18", "mobilenetv3_small_050")
+"""Ours, one of torchvision, and one of timm."""
 
 
 def small(encoder: str = "erfnet") -> MultiTask:
@@ -81,11 +83,33 @@ def test_an_encoder_trained_elsewhere_finds_its_place(tmp_path: Path) -> None:
         assert torch.equal(ours.state_dict()[where], theirs[name])
 
 
+@pytest.mark.parametrize(
+    ("encoder", "library"), [("resnet18", "torchvision.models.get_model"), ("efficientnet_lite0", "timm.create_model")]
+)
+def test_weights_of_imagenet_are_asked_of_the_library_that_has_them(
+    encoder: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str, **options: object) -> None:
+        assert options["weights" if encoder == "resnet18" else "pretrained"]
+        raise URLError("no route")
+
+    monkeypatch.setattr(library, unreachable)
+    with pytest.raises(RobustsegError, match=rf"expected the weights of '{encoder}' to be downloaded, got .*no route"):
+        build("network", f"multitask(encoder='{encoder}', encoder_weights='imagenet')")
+
+
 def test_nonsense_is_one_sentence() -> None:
     with pytest.raises(
-        SpecError, match=r"expected an encoder of multitask, got 'resnet19'; try resnet101, .* or erfnet"
+        SpecError,
+        match=r"expected an encoder of multitask, got 'resnet19'; try resnet101, .*, erfnet, or one of timm's",
     ):
         build("network", "multitask(encoder='resnet19')")
+    with pytest.raises(SpecError, match=r"expected an encoder of multitask with weights of ImageNet, got 'erfnet'"):
+        build("network", "multitask(encoder='erfnet', encoder_weights='imagenet')")
+    with pytest.raises(SpecError, match=r"expected encoder_weights 'imagenet' or None, got 'coco'"):
+        build("network", "multitask(encoder_weights='coco')")
+    with pytest.raises(SpecError, match=r"whose maps shrink by 2 to 32, got 'vit_tiny_patch16_224', whose shrink by"):
+        build("network", "multitask(encoder='vit_tiny_patch16_224')")
     with pytest.raises(SpecError, match=r"expected a width above 0, got 0.0"):
         build("network", "multitask(width=0.0)")
 

@@ -73,9 +73,14 @@ def tier(name: str, data: str = "data") -> Tier:
     Raises:
         RobustsegError: there is no such tier.
     """
-    return tier_of(
-        name, {"synthetic": _synthetic, "camvid": _camvid, "camvid-own-video": _camvid_own_video, "full": _full}
-    )(data)
+    tiers = {
+        "synthetic": _synthetic,
+        "camvid": _camvid,
+        "camvid-own-video": _camvid_own_video,
+        "camvid-imagenet": _camvid_imagenet,
+        "full": _full,
+    }
+    return tier_of(name, tiers)(data)
 
 
 def _steps(count: int, size: str) -> dict[str, str]:
@@ -157,6 +162,22 @@ def _camvid_own_video(data: str) -> Tier:
         "them; focal length learned) at 240x180, enlarged by 1 to 1.6, crops of 192x128; all else as in the tier camvid, whose networks 'single' are trained alike",
         video=f"clip('{data}/camvid/val', size='180x240')",
         zoom=(1.0, 1.6),
+        weight=0.9,
+        weights=(0.0, 0.9),
+        seeded=(),
+    )
+
+
+def _camvid_imagenet(data: str) -> Tier:
+    """As `camvid`, with an encoder that ImageNet has taught, as the paper's, and most of its gradient from depth."""
+    known = _camvid(data)
+    return replace(
+        known,
+        name="camvid-imagenet",
+        protocol="as the tier camvid (labels of CamVid 'fit', video of KITTI, 12 test frames at 240x180), but for the encoder, EfficientNet-lite0 from ImageNet, "
+        "where the paper has ResNet-18 from ImageNet, and 12 epochs",
+        architecture="multitask(encoder='tf_efficientnet_lite0', width=0.5, encoder_weights='imagenet')",
+        recipe=replace(known.recipe, epochs=12),
         weight=0.9,
         weights=(0.0, 0.9),
         seeded=(),

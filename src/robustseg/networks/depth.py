@@ -7,7 +7,7 @@ Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020 (both tasks for robust
 Godard et al., ICCV 2019 (decoder and disparities).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,13 +19,15 @@ from torchvision.models._utils import IntermediateLayerGetter
 from robustseg.geometry import disparity_to_depth
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
 from robustseg.networks.erfnet import ERFNet
-from robustseg.records import SpecError
+from robustseg.records import RobustsegError, SpecError
 from robustseg.registry import network
 from robustseg.spaces import Classes, classes_text, label_space
 from robustseg.types import Depth, Images, Logits, frozen
 
 CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""
+DEEPEST = 2 * max(CHANNELS)
+"""What n of an encoder's deepest map is at most."""
 SCALES = (1, 2, 4, 8)
 """At which parts of the image's size there are disparities."""
 MEAN_DISPARITY = 0.1
@@ -143,15 +145,60 @@ def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     return _Scaled.apply(x, factor)
 
 
-def _encoder(name: str, width: float) -> tuple[nn.Module, Input]:
+class _Pyramid(nn.Module):
+    """The maps of an encoder of timm by the n-th of the image's size that they have."""
+
+    def __init__(self, stages: nn.Module, parts: Sequence[int]):
+        super().__init__()
+        self.stages, self.parts = stages, tuple(map(str, parts))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.parts, self.stages(x), strict=True))
+
+
+def _encoder(name: str, width: float, pretrained: bool) -> tuple[nn.Module, Input]:
     """The encoder, its tensors named as in the network it is from, and what it expects."""
-    if name == "erfnet":
+    resnets = [known for known in models.list_models(module=models) if known.startswith("resnet")]
+    if name == "erfnet" and not pretrained:
         return IntermediateLayerGetter(ERFNet(width=width), {"down1": "2", "stage1": "4", "stage2": "8"}), Input(
             divisor=8
         )
-    layers = {"relu": "2", "layer1": "4", "layer2": "8", "layer3": "16", "layer4": "32"}
-    whole = models.get_model(name, weights=None)
-    return IntermediateLayerGetter(whole, layers), Input(mean=IMAGENET_MEAN, std=IMAGENET_STD, divisor=32)
+    try:
+        if name in resnets:
+            layers = {"relu": "2", "layer1": "4", "layer2": "8", "layer3": "16", "layer4": "32"}
+            whole = models.get_model(name, weights="DEFAULT" if pretrained else None)
+            return IntermediateLayerGetter(whole, layers), Input(mean=IMAGENET_MEAN, std=IMAGENET_STD, divisor=32)
+        return _of_timm(name, pretrained, resnets if pretrained else [*resnets, "erfnet"])
+    except OSError as error:
+        why = str(error).partition("\n")[0][:200]
+        raise RobustsegError(
+            f"expected the weights of '{name}' to be downloaded, got {why}; try encoder_weights=None, or a network connection"
+        ) from error
+
+
+def _of_timm(name: str, pretrained: bool, others: Sequence[str]) -> tuple[nn.Module, Input]:
+    try:
+        import timm
+    except ImportError as error:
+        raise SpecError(
+            f"expected an encoder of multitask, got '{name}'; try {', '.join(others)}, or with the package 'timm' one of its"
+        ) from error
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None or (pretrained and not config.has_weights):
+        raise SpecError(
+            f"expected an encoder of multitask{' with weights of ImageNet' * pretrained}, got '{name}'; "
+            f"try {', '.join(others)}, or one of timm's, such as efficientnet_lite0"
+        )
+    try:
+        stages = timm.create_model(name, pretrained=pretrained, features_only=True)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(f"expected an encoder of timm with features, got '{name}' ({error}); try resnet18") from error
+    parts = stages.feature_info.reduction()  # type: ignore[union-attr, operator]
+    if max(parts) > DEEPEST or sorted(set(parts)) != list(parts):
+        raise SpecError(
+            f"expected an encoder whose maps shrink by 2 to {DEEPEST}, got '{name}', whose shrink by {parts}; try resnet18"
+        )
+    return _Pyramid(stages, parts), Input(mean=config.mean, std=config.std, divisor=max(parts))
 
 
 @network("multitask")
@@ -161,12 +208,14 @@ class MultiTask(Adapted):
     The depth decoder is trained by `robustseg train --video`; any other training leaves it as it is.
 
     Args:
-        encoder: `resnet18`, `resnet34`, `resnet50`, … of torchvision, with images normalised as ImageNet, or `erfnet`.
+        encoder: `resnet18`, `resnet34`, `resnet50`, … of torchvision, `erfnet`, or a network of timm, where that package is
+            installed; with images normalised as it wants them, torchvision's as ImageNet.
         classes: a label space, the name of a known one, class names or their number.
         width: factor on the channels of the decoders and of ERFNet's encoder.
+        encoder_weights: `imagenet` starts the encoder from pretrained weights, which are downloaded; None starts from nothing.
 
     Raises:
-        SpecError: the encoder is unknown, or the width is not positive.
+        SpecError: the encoder is unknown, or has no such weights, or the width is not positive. RobustsegError: there was no download.
 
     Source: Klingner, Bär, Fingscheidt, CVPR Workshops 2020.
     Differs: the paper's text is not to be had; encoder and decoders are those of the authors' later code (SGDepth), which also
@@ -174,14 +223,20 @@ class MultiTask(Adapted):
         in Wang et al., CVPR 2018 (inverse depth over its mean); there they are sigmoids.
     """
 
-    def __init__(self, *, encoder: str = "resnet18", classes: Classes = "camvid", width: float = 1.0):
-        resnets = [name for name in models.list_models(module=models) if name.startswith("resnet")]
-        if encoder not in (*resnets, "erfnet"):
-            raise SpecError(f"expected an encoder of multitask, got '{encoder}'; try {', '.join(resnets)} or erfnet")
+    def __init__(
+        self,
+        *,
+        encoder: str = "resnet18",
+        classes: Classes = "camvid",
+        width: float = 1.0,
+        encoder_weights: str | None = None,
+    ):
         if not width > 0:
             raise SpecError(f"expected a width above 0, got {width}; try width=1")
+        if encoder_weights not in (None, "imagenet"):
+            raise SpecError(f"expected encoder_weights 'imagenet' or None, got '{encoder_weights}'; try 'imagenet'")
         space = label_space(classes)
-        made, expects = _encoder(encoder, width)
+        made, expects = _encoder(encoder, width, encoder_weights is not None)
         spec = f"multitask(encoder={encoder!r}, classes={classes_text(space)}, width={width})"
         super().__init__(TwoDecoders(made, len(space), width), space, expects, spec)
         self.module: TwoDecoders
