@@ -4,7 +4,7 @@
 
 Steps of `robustseg.training.train` on streets (augmentation, passes, losses, optimiser, averaged weights), one kind after the other
 in turns: labels alone, labels alone with as many images as both batches have together, and labels with video. *View synthesis*:
-from disparities and poses to the loss, and back to the gradients in both; all other losses count as the rest. Times are those of the
+from disparity and poses to the loss, and back to the gradients in both; all other losses count as the rest. Times are those of the
 processor, on one thread: what else the machine does matters little. Exit code 1 where view synthesis takes a quarter of a step or
 more, or the step with video more than 2.5 times that of labels alone.
 """
@@ -86,7 +86,7 @@ class Watch:
 
     def _view(self, task: SecondTask, network: Any, scene: Scene, video: Any, **options: Any) -> ViewSynthesis:
         # On the way back what was done last comes first: all of it lies between the loss and the last of its inputs.
-        inputs = (*scene.disparities, scene.pose_previous, scene.pose_next)
+        inputs = (scene.disparity, scene.pose_previous, scene.pose_next)
         self._missing = len(inputs)
         for tensor in inputs:
             tensor.register_hook(lambda gradient: self._arrived())

@@ -213,7 +213,8 @@ def test_a_lambda_with_as_many_seeds_as_the_kinds_is_held_against_labels_alone_t
 
 def test_tiers_train_the_same_network_in_ways_that_differ_in_video_alone() -> None:
     with pytest.raises(
-        RobustsegError, match="expected a tier, got 'huge'; try synthetic, camvid, camvid-own-video, camvid-imagenet, full"
+        RobustsegError,
+        match="expected a tier, got 'huge'; try synthetic, camvid, camvid-own-video, camvid-imagenet, full",
     ):
         tier("huge")
     study = tier("camvid", "elsewhere")

@@ -205,7 +205,7 @@ def test_motion_starts_near_rest() -> None:
 def test_what_the_network_sees_move_is_left_out() -> None:
     task = second(DepthTask(VIDEO, 0.5, moving=("car",)))
     network = task.trained.network
-    head = network.module.segmentation.heads["1"]
+    head = network.module.segmentation.head
     for class_seen, left_out in ((8, True), (3, False)):
         head.bias.data.zero_()[class_seen] = 1e4
         video = task.batches[0]
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_names_its_sample_and_keeps_the_checkpoint(tmp_
     def spoil(step: Step) -> None:
         nonlocal kept
         kept = (tmp_path / "last.ckpt").read_bytes()
-        network.module.depth.heads["1"].bias.data.fill_(torch.nan)
+        network.module.depth.head.bias.data.fill_(torch.nan)
 
     with pytest.raises(RobustsegError, match=r"expected a finite loss, got nan at step \d in 'streets-0000_00000\d'"):
         run(tmp_path, network=network, on_step=spoil)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robustseg.datasets.streets import Streets
+from robustseg.datasets.views import resize_intrinsics
 from robustseg.geometry import depth_to_disparity, disparity_to_depth, invert_pose, rigid_pose, warp
-from robustseg.photometric import SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
+from robustseg.photometric import PARTS, SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
 from robustseg.records import ShapeError
 from robustseg.types import Batch
 
@@ -31,7 +33,7 @@ def street() -> Batch:
 def loss_of(street: Batch, **changed: torch.Tensor) -> torch.Tensor:
     known = {"depth": street.extras["depth"], **street.extras, **changed}
     return view_synthesis_loss(
-        [disparity_of(known["depth"])],
+        disparity_of(known["depth"]),
         street.images,
         known["previous"],
         known["next"],
@@ -87,14 +89,14 @@ def test_gradients_reach_disparity_and_poses_and_lead_back(street: Batch) -> Non
 def test_identical_frames_teach_nothing() -> None:
     """K4: everything is masked, the loss is 0, and so is every gradient, that of smoothness too."""
     images = noise(2, 3, 16, 24)
-    disparities = [noise(2, 16 // 2**i, 24 // 2**i, seed=i).requires_grad_() for i in range(3)]
+    disparity = noise(2, 16, 24).requires_grad_()
     vector = (0.02 * noise(2, 3)).requires_grad_()
     pose, k = rigid_pose(vector, vector), camera(2)
-    found = view_synthesis_loss(disparities, images, images, images, pose, pose, k)
+    found = view_synthesis_loss(disparity, images, images, images, pose, pose, k, parts=PARTS)
     assert found.masked.all()
     assert found.masked_share.tolist() == [1, 1]
     assert found.loss.tolist() == [0, 0]
-    assert all((g == 0).all() for g in torch.autograd.grad(found.loss.sum(), [*disparities, vector]))
+    assert all((g == 0).all() for g in torch.autograd.grad(found.loss.sum(), [disparity, vector]))
 
 
 def test_of_a_batch_only_the_image_that_moves_pulls(street: Batch) -> None:
@@ -102,7 +104,7 @@ def test_of_a_batch_only_the_image_that_moves_pulls(street: Batch) -> None:
     previous, following = street.extras["previous"].clone(), street.extras["next"].clone()
     previous[0] = following[0] = street.images[0]
     poses = street.extras["pose_previous"], street.extras["pose_next"]
-    found = view_synthesis_loss([disparity], street.images, previous, following, *poses, street.extras["intrinsics"])
+    found = view_synthesis_loss(disparity, street.images, previous, following, *poses, street.extras["intrinsics"])
     (gradient,) = torch.autograd.grad(found.loss.sum(), disparity)
     assert (gradient[0] == 0).all()
     assert (gradient[1] != 0).any()
@@ -117,7 +119,7 @@ def test_without_auto_masking_every_pixel_seen_pulls(street: Batch) -> None:
     aside = rigid_pose(torch.zeros(2, 3), torch.tensor([[0.3, 0, 0]]).expand(2, 3))
     away = rigid_pose(torch.zeros(2, 3), torch.tensor([[0, 0, -99.0]]).expand(2, 3))  # sees nothing at all
     disparity = disparity_of(depth).requires_grad_()
-    given = [disparity], images, images, following, away, aside, k
+    given = disparity, images, images, following, away, aside, k
     free, masked = view_synthesis_loss(*given, auto_mask=False), view_synthesis_loss(*given)
     seen = warp(following, depth, aside, k)
     shown = torch.where(seen.valid.unsqueeze(1), seen.images, images)
@@ -140,9 +142,7 @@ def test_from_a_wrong_guess_the_way_ahead_is_found_without_auto_masking(street: 
         pose = rigid_pose(torch.zeros(2, 3), shift.expand(2, 3))
         poses = invert_pose(pose), pose
         frames = street.images, street.extras["previous"], street.extras["next"]
-        found = view_synthesis_loss(
-            [disparity_of(depth)], *frames, *poses, street.extras["intrinsics"], auto_mask=False
-        )
+        found = view_synthesis_loss(disparity_of(depth), *frames, *poses, street.extras["intrinsics"], auto_mask=False)
         optimizer.zero_grad()
         found.loss.sum().backward()
         optimizer.step()
@@ -162,11 +162,11 @@ def test_the_smaller_error_of_the_two_neighbours_counts() -> None:
     pose = rigid_pose(torch.zeros(1, 3), torch.tensor([[depth / 20, 0, 0]]))
     disparity = disparity_of(torch.full((1, 16, 24), depth))
     still = torch.eye(4)[None]
-    found = view_synthesis_loss([disparity], images, other, shifted, still, pose, camera(1))
+    found = view_synthesis_loss(disparity, images, other, shifted, still, pose, camera(1))
     inside = ~found.masked[0]
     assert inside[:, :-2].all()
     assert float(found.loss) < 0.05
-    swapped = view_synthesis_loss([disparity], images, shifted, other, pose, still, camera(1))
+    swapped = view_synthesis_loss(disparity, images, shifted, other, pose, still, camera(1))
     assert torch.allclose(found.loss, swapped.loss)
     assert torch.equal(swapped.previous.images, found.following.images)
 
@@ -181,30 +181,55 @@ def test_moving_things_are_left_out(street: Batch) -> None:
     found = []
     for images in (street.images, repainted):
         flat = torch.full((2, *SIZE), 0.01, requires_grad=True)  # without edges, so that no smoothness comes in
-        seen = view_synthesis_loss([flat], images, *neighbours, moving=moving)
+        seen = view_synthesis_loss(flat, images, *neighbours, moving=moving)
         found.append((seen.loss, torch.autograd.grad(seen.loss.sum(), flat)[0], seen.masked))
     (loss, gradient, masked), again = found[0], found[1]
     assert torch.equal(loss, again[0])
     assert torch.equal(gradient, again[1])
     assert masked[moving].all()
     assert (gradient[:, 21:39, 31:59] == 0).all()
-    everything = view_synthesis_loss([flat], street.images, *neighbours, moving=torch.ones_like(moving))
+    everything = view_synthesis_loss(flat, street.images, *neighbours, moving=torch.ones_like(moving))
     assert everything.loss.tolist() == [0, 0]
     assert (torch.autograd.grad(everything.loss.sum(), flat)[0] == 0).all()
 
 
-def test_scales_are_averaged_and_flat_ones_agree() -> None:
-    """A disparity that is the same everywhere is the same at any size, and costs nothing in smoothness."""
-    images, other = noise(1, 3, 16, 24), noise(1, 3, 16, 24, seed=1)
-    pose = rigid_pose(torch.zeros(1, 3), torch.tensor([[0.1, 0, -0.2]]))
-    flat = [torch.full((1, 16 // 2**i, 24 // 2**i), 0.02) for i in range(4)]
-    one = view_synthesis_loss(flat[:1], images, other, other, pose, pose, camera(1)).loss
-    four = view_synthesis_loss(flat, images, other, other, pose, pose, camera(1)).loss
-    assert torch.allclose(one, four)
-    ramp = torch.linspace(0.01, 0.03, 24).expand(1, 16, 24).contiguous()
-    bare = view_synthesis_loss([ramp], images, other, other, pose, pose, camera(1)).loss
-    doubled = view_synthesis_loss([ramp, ramp], images, other, other, pose, pose, camera(1)).loss
-    assert float(bare - doubled) == pytest.approx(SMOOTHNESS_WEIGHT / 4 * float(smoothness(ramp, images)), rel=1e-2)
+def test_in_small_images_it_is_the_loss_of_small_images(street: Batch) -> None:
+    known = {**street.extras, "disparity": disparity_of(street.extras["depth"])}
+    names = "previous", "next", "pose_previous", "pose_next", "intrinsics"
+    given = [known["disparity"], street.images, *(known[n] for n in names)]
+    moving = known["moving"]
+    small = [F.avg_pool2d(x, 4) for x in given[:4]]
+    k = torch.stack([resize_intrinsics(one, SIZE, (16, 32)) for one in known["intrinsics"]])
+    less = F.max_pool2d(moving.float(), 4).bool()
+    alone = view_synthesis_loss(*small, *given[4:6], k, moving=less)
+    whole = view_synthesis_loss(*given, moving=moving)
+    both = view_synthesis_loss(*given, moving=moving, parts=(1, 4))
+    assert torch.allclose(both.loss, (whole.loss + alone.loss) / 2)
+    assert torch.equal(both.masked, whole.masked)
+    assert torch.equal(
+        view_synthesis_loss(*given, moving=moving, parts=(1, 16)).loss, whole.loss
+    )  # 4 pixels are too few
+
+
+def test_what_is_far_from_its_place_is_found_in_small_images() -> None:
+    """Gradient descent from rest on a shift of twelve pixels: at full size it stays where it is."""
+    coarse = F.interpolate(noise(1, 3, 4, 8), scale_factor=16.0, mode="bilinear")
+    images = (coarse + noise(1, 3, 64, 128, seed=1)) / 2
+    other, disparity = images.roll(12, -1), disparity_of(torch.full((1, 64, 128), 5.0))
+    ended = {}
+    for parts in ((1,), PARTS):
+        pixels = torch.zeros(()).requires_grad_()
+        optimizer = torch.optim.Adam([pixels], 0.6)
+        for _ in range(40):
+            shift = torch.stack([5 / 20 * pixels, *torch.zeros(2)])[None]  # at 5 metres and a focal length of 20 pixels
+            pose = rigid_pose(torch.zeros(1, 3), shift)
+            given = disparity, images, other, other, pose, pose, camera(1)
+            optimizer.zero_grad()
+            view_synthesis_loss(*given, auto_mask=False, parts=parts).loss.sum().backward()
+            optimizer.step()
+        ended[parts] = float(pixels.detach())
+    assert ended[PARTS] == pytest.approx(12, abs=1)
+    assert ended[1,] < 2
 
 
 def test_a_point_outside_the_view_is_judged_by_the_other_neighbour() -> None:
@@ -213,10 +238,10 @@ def test_a_point_outside_the_view_is_judged_by_the_other_neighbour() -> None:
     away = rigid_pose(torch.zeros(1, 3), torch.tensor([[1000.0, 0, 0]]))
     towards = rigid_pose(torch.zeros(1, 3), torch.tensor([[0.25, 0, 0]]))
     other = noise(1, 3, 16, 24, seed=1)
-    found = view_synthesis_loss([disparity], images, other, images.roll(1, -1), away, towards, camera(1))
+    found = view_synthesis_loss(disparity, images, other, images.roll(1, -1), away, towards, camera(1))
     assert not found.previous.valid.any()
     assert not found.masked[0, :, :-2].any()
-    lost = view_synthesis_loss([disparity], images, other, other, away, away, camera(1))
+    lost = view_synthesis_loss(disparity, images, other, other, away, away, camera(1))
     assert lost.masked.all()
     assert torch.allclose(lost.loss, photometric_error(images, other).mean())
 
@@ -261,10 +286,10 @@ def test_disparity_and_depth() -> None:
 
 def test_other_sizes_are_told(street: Batch) -> None:
     given = [street.extras[n] for n in ("next", "pose_previous", "pose_next", "intrinsics")]
-    with pytest.raises(ShapeError, match="expected disparities and three images of one size"):
-        view_synthesis_loss([street.extras["depth"]], street.images, street.images[..., :-1], *given)
-    with pytest.raises(ShapeError, match="got 0 disparities"):
-        view_synthesis_loss([], street.images, street.images, *given)
+    with pytest.raises(ShapeError, match="expected a disparity and three images of one size"):
+        view_synthesis_loss(street.extras["depth"], street.images, street.images[..., :-1], *given)
+    with pytest.raises(ShapeError, match="expected a disparity and three images of one size"):
+        view_synthesis_loss(street.extras["depth"][:1], street.images, street.images, *given)
 
 
 def test_the_gradient_reaches_the_frame_itself_through_its_structure():
@@ -275,7 +300,7 @@ def test_the_gradient_reaches_the_frame_itself_through_its_structure():
     disparity = disparity_of(torch.full((1, 12, 16), 4.0).double())
 
     def loss(frame: torch.Tensor) -> torch.Tensor:
-        return view_synthesis_loss([disparity], frame, other, other, pose, pose, intrinsics).loss.sum()
+        return view_synthesis_loss(disparity, frame, other, other, pose, pose, intrinsics).loss.sum()
 
     inside = torch.zeros_like(image)
     inside[..., 3:-3, 3:-3] = 1  # away from the border, where pixels are masked and pull nothing

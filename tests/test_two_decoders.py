@@ -52,14 +52,12 @@ def test_depth_has_the_size_of_the_images_and_a_fixed_scale(encoder: str) -> Non
         assert depth.shape == (2, *size)
         assert float(depth.min()) > 0
         assert float(depth.max()) <= FARTHEST * 1.001
-    disparities = network.disparities(images())
-    assert [tuple(d.shape[-2:]) for d in disparities] == [(32, 64), (16, 32), (8, 16), (4, 8)]
-    for disparity in disparities:
-        torch.testing.assert_close(disparity.mean((1, 2)), torch.full((2,), MEAN_DISPARITY))
+    disparity = network.disparity(images())
+    assert disparity.shape == (2, 32, 64)
+    torch.testing.assert_close(disparity.mean((1, 2)), torch.full((2,), MEAN_DISPARITY))
     torch.testing.assert_close((1 / network.depth(images())).mean((1, 2)), torch.full((2,), 1.009), atol=1e-3, rtol=0)
     before = network.depth(images()).detach()
-    for head in network.module.depth.heads.values():
-        head.bias.data.add_(30)  # however near it takes everything to be
+    network.module.depth.head.bias.data.add_(30)  # however near it takes everything to be
     torch.testing.assert_close(network.depth(images()).detach(), before, atol=1e-4, rtol=1e-3)
 
 
@@ -124,7 +122,7 @@ def test_the_same_values_and_a_scaled_gradient() -> None:
 
 
 def gradients_of(weight: float | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The logits, the finest disparities and each tensor's gradient; None: both tasks without any split."""
+    """The logits, the disparity and each tensor's gradient; None: both tasks without any split."""
     network = small().double().train()
     network.module.depth.requires_grad_(True)
     for layer in network.modules():
@@ -133,14 +131,14 @@ def gradients_of(weight: float | None) -> tuple[Tensor, Tensor, dict[str, Tensor
     labelled, frames = images().double().split(1)
     if weight is None:
         features = network.module.encoder(torch.cat([labelled, frames]))
-        logits = network.module.segmentation({part: x[:1] for part, x in features.items()})[0]
-        disparities = network.module.disparities({part: x[1:] for part, x in features.items()})
+        logits = network.module.segmentation({part: x[:1] for part, x in features.items()})
+        disparity = network.module.disparity({part: x[1:] for part, x in features.items()})
     else:
-        logits, disparities = network.both(labelled, frames, weight)
-    loss = logits.square().mean() + sum((d.square().mean() for d in disparities), torch.zeros(()))
+        logits, disparity = network.both(labelled, frames, weight)
+    loss = logits.square().mean() + (0 if disparity is None else disparity.square().mean())
     loss.backward()
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return logits, disparities[0] if disparities else torch.zeros(()), found
+    return logits, torch.zeros(()) if disparity is None else disparity, found
 
 
 def test_k3_outputs_are_the_same_for_any_weight_and_only_the_encoder_sees_it() -> None:

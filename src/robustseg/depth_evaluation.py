@@ -171,7 +171,7 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
     neighbours = previous, following
     with frozen(trained), torch.no_grad():
         own, flat = trained.network.depth(images), rows.depth(images)
-        scene = trained.scene((depth_to_disparity(own),), images, *neighbours, intrinsics)
+        scene = trained.scene(depth_to_disparity(own), images, *neighbours, intrinsics)
         told = scene.pose_previous, scene.pose_next
         seen = _explained(images, neighbours, own, told, scene.intrinsics)
         found = {"network": seen, "row median": _explained(images, neighbours, flat, told, scene.intrinsics)}
@@ -185,7 +185,7 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
 def _explained(
     images: Images, neighbours: tuple[Images, Images], depth: Depth, poses: tuple[Pose, Pose], intrinsics: Intrinsics
 ) -> ViewSynthesis:
-    return view_synthesis_loss((depth_to_disparity(depth),), images, *neighbours, *poses, intrinsics)
+    return view_synthesis_loss(depth_to_disparity(depth), images, *neighbours, *poses, intrinsics)
 
 
 class Judged(NamedTuple):

@@ -102,6 +102,14 @@ def invert_pose(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return inverse
 
 
+def shrink_intrinsics(intrinsics: Float[Tensor, "b 3 3"], part: int) -> Float[Tensor, "b 3 3"]:
+    """The cameras of images whose pixels are means of `part x part` pixels, as `avg_pool2d` makes them."""
+    shrunk = intrinsics.clone()
+    shrunk[:, :2] /= part
+    shrunk[:, :2, 2] += 0.5 / part - 0.5
+    return shrunk
+
+
 def warp(
     images_next: Float[Tensor, "b c h w"],
     depth: Float[Tensor, "_ _ _"],

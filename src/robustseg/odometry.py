@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from robustseg.geometry import NEAR, back_project, rigid_pose, transform, warp
+from robustseg.geometry import NEAR, back_project, rigid_pose, shrink_intrinsics, transform, warp
 from robustseg.records import ShapeError
 from robustseg.types import Images, Pose
 
@@ -61,7 +61,7 @@ def align(
                 continue
             frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
             coarse = depth if part == 1 else 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
-            camera, found = _shrunk(intrinsics, part), pose
+            camera, found = shrink_intrinsics(intrinsics, part), pose
             for _ in range(STEPS):
                 found = _step(frame, other, coarse, found, camera)
             pose = torch.where(_explains(frame, other, coarse, found, pose, camera).view(-1, 1, 1), found, pose)
@@ -72,14 +72,6 @@ def _grey(images: Tensor) -> Tensor:
     """`[b, 1, h, w]`, smoothed so that gradients reach further than a pixel."""
     grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(grey, 3, stride=1)
-
-
-def _shrunk(intrinsics: Tensor, part: int) -> Tensor:
-    """Of images whose pixels are means of `part x part`."""
-    shrunk = intrinsics.clone()
-    shrunk[:, :2] /= part
-    shrunk[:, :2, 2] += 0.5 / part - 0.5
-    return shrunk
 
 
 def _step(frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:

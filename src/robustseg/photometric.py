@@ -4,7 +4,9 @@ With the right depth and the right motion of the camera, `geometry.warp` of the 
 difference between the two is a loss, `photometric_error`, and needs nothing but video. Three things spoil it: what is
 hidden in one neighbour (the smaller error of the two neighbours counts), what does not move relative to the camera and
 would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is: auto-masking), and
-surfaces without texture, which any depth explains (`smoothness`).
+surfaces without texture, which any depth explains (`smoothness`). And it only looks around: a pixel warped to a wrong place
+is told by its gradient where to go if the right one is next to it. So a training judges one disparity in small images too, where
+all is near.
 
 Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
 """
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from robustseg.geometry import Warped, disparity_to_depth, warp
+from robustseg.geometry import Warped, disparity_to_depth, shrink_intrinsics, warp
 from robustseg.records import ShapeError
 from robustseg.similarity import Likeness
 from robustseg.types import Depth, Images, Intrinsics, Mask, PerImage, Pose
@@ -26,7 +28,12 @@ SSIM_WEIGHT = 0.85
 """The weight of structure in the photometric error; the rest is that of the difference of colours."""
 
 SMOOTHNESS_WEIGHT = 1e-3
-"""The weight of smoothness at the finest scale; half of it at each coarser one."""
+"""The weight of smoothness."""
+
+PARTS = (1, 2, 4, 8)
+"""At which n-ths of their size a training compares the images."""
+SMALLEST = 8
+"""Pixels that the shorter side of an image must have to be compared at less than its size."""
 
 
 class ViewSynthesis(NamedTuple):
@@ -34,9 +41,9 @@ class ViewSynthesis(NamedTuple):
 
     Args:
         loss: `[b]`, one number an image; training lowers their mean.
-        masked: bool `[b, h, w]`, the pixels that auto-masking leaves out at the finest scale, as warping does not beat the
+        masked: bool `[b, h, w]`, the pixels that auto-masking leaves out at full size, as warping does not beat the
             neighbour as it is, and those of what moves.
-        previous, following: the neighbours warped onto this frame at the finest scale, without a graph; this frame itself where they see
+        previous, following: the neighbours warped onto this frame at full size, without a graph; this frame itself where they see
             nothing.
     """
 
@@ -52,20 +59,23 @@ class ViewSynthesis(NamedTuple):
 
 
 class _Views(NamedTuple):
-    """A frame and its neighbours: what is the same at all scales."""
+    """A frame and its neighbours at some size, and where they were seen from."""
 
     images: Tensor
     neighbours: tuple[Tensor, Tensor]
     poses: tuple[Tensor, Tensor]
     intrinsics: Tensor
-    error_to: Callable[[Images], Tensor]
-    unmoved: Tensor
     counted: Tensor
-    auto_mask: bool
+
+    def at(self, part: int) -> "_Views":
+        """The same at an n-th of the size; a pixel counts where all that it is the mean of does."""
+        images, previous, following = (F.avg_pool2d(x, part) for x in (self.images, *self.neighbours))
+        counted = F.avg_pool2d(self.counted.to(images).unsqueeze(1), part).squeeze(1) == 1
+        return _Views(images, (previous, following), self.poses, shrink_intrinsics(self.intrinsics, part), counted)
 
 
 def view_synthesis_loss(
-    disparities: Sequence[Tensor],
+    disparity: Float[Tensor, "_ _ _"],
     images: Images,
     previous: Float[Tensor, "b 3 _ _"],
     following: Float[Tensor, "b 3 _ _"],
@@ -75,66 +85,69 @@ def view_synthesis_loss(
     *,
     moving: Mask | None = None,
     auto_mask: bool = True,
+    parts: Sequence[int] = (1,),
 ) -> ViewSynthesis:
-    """How badly the neighbours, warped by depth and pose, paint this frame, and how rough the depth is; mean over scales.
+    """How badly the neighbours, warped by depth and pose, paint this frame, and how rough the depth is.
 
     At each pixel the smallest of four errors counts: of both neighbours warped, and of both as they are, where no
     gradient flows (auto-masking). A pixel whose point leaves a neighbour's view is compared with the other alone. An
     image with no pixel left to learn from pulls nothing at all, so with auto-masking a camera that stands still trains nothing.
 
     Args:
-        disparities: `[b, h', w']` each (see `geometry.disparity_to_depth`), finest first, each half the size of the
-            one before or as large; every one is brought to the size of the images before it is judged.
+        disparity: `[b, h', w']` (see `geometry.disparity_to_depth`), brought to the size of the images.
         images, previous, following: `[b, 3, h, w]` in [0, 1], the frame and those before and after it.
         pose_previous, pose_next: `[b, 4, 4]`, this camera to that of the neighbour.
         intrinsics: `[b, 3, 3]`, pixels.
         moving: bool `[b, h, w]`, pixels of things that move by themselves, which are left out; None: none are known.
         auto_mask: False: every pixel with a point in a neighbour's view pulls, whether or not the motion explains it so far.
+        parts: at which n-ths of their size images are compared, from 1 on; the loss is the mean. Those at which the shorter side
+            would have less than `SMALLEST` pixels are left out.
 
     Returns:
         The loss of each image and what to look at.
 
     Raises:
-        ShapeError: no disparity, or sizes that do not fit each other.
+        ShapeError: sizes that do not fit each other.
 
-    Source: Godard et al., ICCV 2019, equations 1 to 5, four scales at full resolution; factors of Klingner et al., ECCV 2020.
-    Differs: equal errors count as masked, where they add noise to break ties; points outside a neighbour's view are left
-        out, where they repeat its border; an image of which nothing is left has no smoothness term either.
+    Source: Godard et al., ICCV 2019, equations 1 to 5; factors of Klingner et al., ECCV 2020.
+    Differs: one disparity compared at several sizes of the images, where they compare four disparities at full size (`LOG.md`, "One
+        disparity, images of four sizes"); equal errors count as masked, where they add noise to break ties; points outside a
+        neighbour's view are left out, where they repeat its border; an image of which nothing is left has no smoothness term either.
     """
-    if not disparities or previous.shape != images.shape or following.shape != images.shape:
+    if previous.shape != images.shape or following.shape != images.shape or len(disparity) != len(images):
         raise ShapeError(
-            f"expected disparities and three images of one size, got {len(disparities)} disparities and images "
-            f"{list(images.shape)}, {list(previous.shape)}, {list(following.shape)}; try frames of one video"
+            f"expected a disparity and three images of one size, got {list(disparity.shape)}, {list(images.shape)}, "
+            f"{list(previous.shape)} and {list(following.shape)}; try frames of one video"
         )
     counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
-    error_to = _errors_from(images)
+    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, counted)
+    whole = F.interpolate(disparity.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
+    found = _at_size(whole.squeeze(1), views, auto_mask)
+    losses = [found.loss]
+    for part in parts[1:]:
+        if min(images.shape[-2:]) // part >= SMALLEST:
+            losses.append(_at_size(F.avg_pool2d(whole, part).squeeze(1), views.at(part), auto_mask).loss)
+    return found._replace(loss=torch.stack(losses).mean(0))
+
+
+def _at_size(disparity: Tensor, views: _Views, auto_mask: bool) -> ViewSynthesis:
+    error_to = _errors_from(views.images)
     with torch.no_grad():
-        unmoved = torch.minimum(error_to(previous), error_to(following))
-    views = _Views(
-        images, (previous, following), (pose_previous, pose_next), intrinsics, error_to, unmoved, counted, auto_mask
-    )
-    scales = [_at_scale(d, views, SMOOTHNESS_WEIGHT / 2**scale) for scale, d in enumerate(disparities)]
-    return scales[0]._replace(loss=torch.stack([scale.loss for scale in scales]).mean(0))
-
-
-def _at_scale(disparity: Tensor, views: _Views, smoothness_weight: float) -> ViewSynthesis:
-    size = views.images.shape[-2:]
-    whole = F.interpolate(disparity.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
-    depth = disparity_to_depth(whole)
-    error, warps = torch.full_like(views.unmoved, torch.inf), []
+        unmoved = torch.minimum(*(error_to(neighbour) for neighbour in views.neighbours))
+    error, warps, depth = torch.full_like(unmoved, torch.inf), [], disparity_to_depth(disparity)
     for neighbour, pose in zip(views.neighbours, views.poses, strict=True):
         # what is not seen there shows this frame, so that windows across the border are judged by the seen part
         warped = warp(neighbour, depth, pose, views.intrinsics, elsewhere=views.images)
-        error = torch.minimum(error, torch.where(warped.valid, views.error_to(warped.images), torch.inf))
+        error = torch.minimum(error, torch.where(warped.valid, error_to(warped.images), torch.inf))
         warps.append(Warped(warped.images.detach(), warped.valid))
-    masked = (views.unmoved <= error) | ~views.counted
-    still = masked if views.auto_mask else error.isinf() | ~views.counted
-    smallest = torch.where(still, views.unmoved, error)
+    masked = (unmoved <= error) | ~views.counted
+    still = masked if auto_mask else error.isinf() | ~views.counted
+    smallest = torch.where(still, unmoved, error)
     loss = torch.where(views.counted, smallest, 0).sum((1, 2)) / views.counted.sum((1, 2)).clamp_min(1)
     # products with 0 keep NaN: a disparity or pose that is no number must not pass as one that leaves the view
     rough = smoothness(disparity, views.images) * ~still.flatten(1).all(1)
     lost = 0 * sum(pose.sum((1, 2)) for pose in views.poses)
-    return ViewSynthesis(loss + smoothness_weight * rough + lost, masked, *warps)
+    return ViewSynthesis(loss + SMOOTHNESS_WEIGHT * rough + lost, masked, *warps)
 
 
 def photometric_error(first: Images, second: Images) -> Tensor:

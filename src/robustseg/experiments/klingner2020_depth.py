@@ -28,17 +28,15 @@ def split_measures(network: MultiTask, images: Tensor, frames: Tensor) -> dict[s
             [g.flatten() for g in torch.autograd.grad(loss, encoder, allow_unused=True, materialize_grads=True)]
         )
 
-    def depth_loss(disparities: tuple[Tensor, ...]) -> Tensor:
-        return torch.stack([d.square().mean() for d in disparities]).sum()
-
-    segmentation, depth = gradient(network(images).square().mean()), gradient(depth_loss(network.disparities(frames)))
+    segmentation, depth = gradient(network(images).square().mean()), gradient(network.disparity(frames).square().mean())
     answers, errors = [], []
     for weight in (0.1, 0.5, 0.9):
         both = network.both(images, frames, weight)
-        found = gradient(both.logits.square().mean() + depth_loss(both.disparities))
+        assert both.disparity is not None  # as the weight is not 0
+        found = gradient(both.logits.square().mean() + both.disparity.square().mean())
         wanted = weight * depth + (1 - weight) * segmentation
         errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
-        answers.append([both.logits.detach(), *(d.detach() for d in both.disparities)])
+        answers.append([both.logits.detach(), both.disparity.detach()])
     changes = [float((a - b).abs().max()) for other in answers[1:] for a, b in zip(answers[0], other, strict=True)]
     return {"outputs": max(changes), "gradients": max(errors)}
 
@@ -46,9 +44,9 @@ def split_measures(network: MultiTask, images: Tensor, frames: Tensor) -> dict[s
 def static_measures(trained: WithMotion, video: Batch) -> dict[str, float]:
     """What the depth loss makes of frames whose neighbours are the frames themselves: masked share and largest gradient."""
     frames = video.images
-    scene = trained.scene(trained.network.disparities(frames), frames, frames, frames, video.extras["intrinsics"])
+    scene = trained.scene(trained.network.disparity(frames), frames, frames, frames, video.extras["intrinsics"])
     poses = scene.pose_previous, scene.pose_next
-    view = view_synthesis_loss(scene.disparities, frames, frames, frames, *poses, scene.intrinsics)
+    view = view_synthesis_loss(scene.disparity, frames, frames, frames, *poses, scene.intrinsics)
     gradients = torch.autograd.grad(view.loss.mean(), list(trained.parameters()), allow_unused=True)
     largest = max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
     return {"masked": float(view.masked_share.min()), "gradient": largest}

@@ -28,8 +28,6 @@ CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""
 DEEPEST = 2 * max(CHANNELS)
 """What n of an encoder's deepest map is at most."""
-SCALES = (1, 2, 4, 8)
-"""At which parts of the image's size there are disparities."""
 MEAN_DISPARITY = 0.1
 """Of every image, which makes the mean of its inverse depth about 1 / m.
 
@@ -39,45 +37,44 @@ far off that nothing moves any more, or so near that its answers have no room le
 
 
 class Both(NamedTuple):
-    """Logits `[b, k, h, w]` of some images; disparities `[d, h / n, w / n]` of others, for each n of `SCALES`."""
+    """Logits `[b, k, h, w]` of some images; the disparity `[d, h, w]` of others, None where it was not asked for."""
 
     logits: Logits
-    disparities: tuple[Tensor, ...]
+    disparity: Tensor | None
 
 
 class Decoder(nn.Module):
-    """From an encoder's features back to the image's size, in the form of a U-Net without batch norm.
+    """From an encoder's features back to the image's size, in the form of a U-Net.
 
     A stage convolves, doubles the size by repeating pixels (the first need not), takes the encoder's features of its
-    size beside its own, and convolves again; the maps of some stages have a head each.
+    size beside its own, and convolves again; a last convolution answers.
 
     Args:
         channels: of the encoder's features at each n-th of the image's size.
-        outputs: channels of a head. scales: at which n-ths of the image's size there is one.
-        width: factor on `CHANNELS`.
+        outputs: channels of the answer. width: factor on `CHANNELS`. norm: whether batch norm follows each convolution but the last.
 
     Source: Godard et al., ICCV 2019, supplement, table 5.
-    Differs: borders are repeated and not reflected, which needs two pixels where a small image has one.
+    Differs: borders are repeated and not reflected, which needs two pixels where a small image has one; one answer, at full size,
+        where they have four; batch norm where asked for.
     """
 
-    def __init__(self, channels: Mapping[int, int], *, outputs: int, scales: tuple[int, ...], width: float):
+    def __init__(self, channels: Mapping[int, int], *, outputs: int, width: float, norm: bool = False):
         super().__init__()
-        self.deepest, self.scales = str(max(channels)), tuple(map(str, scales))
+        self.deepest = str(max(channels))
         before = channels[max(channels)]
-        self.first, self.second, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.first, self.second = nn.ModuleDict(), nn.ModuleDict()
         for part, most in CHANNELS.items():
             if part > max(channels):
                 continue
             own, skipped = max(4, round(width * most)), channels.get(part, 0) if part < max(channels) else 0
-            self.first[str(part)], self.second[str(part)] = _block(before, own), _block(own + skipped, own)
-            if part in scales:
-                self.heads[str(part)] = _convolution(own, outputs)
+            self.first[str(part)] = _block(before, own, norm=norm)
+            self.second[str(part)] = _block(own + skipped, own, norm=norm)
             before = own
+        self.head = _convolution(before, outputs)
 
-    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """`[b, outputs, h / n, w / n]` for each n of `scales`, in its order."""
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """`[b, outputs, h, w]`."""
         x = features[self.deepest]
-        found: dict[str, Tensor] = {}
         for part, first in self.first.items():
             x = first(x)
             if part != self.deepest:
@@ -85,17 +82,18 @@ class Decoder(nn.Module):
                 if part in features:
                     x = torch.cat([x, features[part]], 1)
             x = self.second[part](x)
-            if part in self.scales:
-                found[part] = self.heads[part](x)
-        return tuple(found[scale] for scale in self.scales)
+        answer: Tensor = self.head(x)
+        return answer
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(_convolution(inputs, outputs), nn.ELU(inplace=True))
+def _block(inputs: int, outputs: int, *, norm: bool) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(inputs, outputs), *([nn.BatchNorm2d(outputs)] if norm else []), nn.ELU(inplace=True)
+    )
 
 
 class TwoDecoders(nn.Module):
@@ -111,19 +109,20 @@ class TwoDecoders(nn.Module):
         self.encoder = encoder
         with frozen(encoder), torch.no_grad():
             channels = {int(part): x.shape[1] for part, x in encoder(torch.zeros(1, 3, 64, 64)).items()}
-        self.segmentation = Decoder(channels, outputs=classes, scales=(1,), width=width)
-        self.depth = Decoder(channels, outputs=1, scales=SCALES, width=width)
+        self.segmentation = Decoder(channels, outputs=classes, width=width)
+        self.depth = Decoder(channels, outputs=1, width=width, norm=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the size of `x`."""
-        return self.segmentation(self.encoder(x))[0]
+        logits: Tensor = self.segmentation(self.encoder(x))
+        return logits
 
-    def disparities(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """`[b, h / n, w / n]` for each n of `SCALES`, above 0, of mean `MEAN_DISPARITY`; see `geometry.disparity_to_depth`."""
-        answers = (answer.squeeze(1) for answer in self.depth(features))
-        wide = (answer.to(torch.promote_types(answer.dtype, torch.float32)) for answer in answers)
-        shares = (x.flatten(1).softmax(1).view_as(x) for x in wide)
-        return tuple(MEAN_DISPARITY * x[0].numel() * x for x in shares)
+    def disparity(self, features: Mapping[str, Tensor]) -> Tensor:
+        """`[d, h, w]`, above 0, of mean `MEAN_DISPARITY`; see `geometry.disparity_to_depth`."""
+        answer = self.depth(features).squeeze(1)
+        wide = answer.to(torch.promote_types(answer.dtype, torch.float32))
+        shares: Tensor = wide.flatten(1).softmax(1).view_as(wide)
+        return MEAN_DISPARITY * wide[0].numel() * shares
 
 
 class _Scaled(torch.autograd.Function):
@@ -219,8 +218,8 @@ class MultiTask(Adapted):
 
     Source: Klingner, Bär, Fingscheidt, CVPR Workshops 2020.
     Differs: the paper's text is not to be had; encoder and decoders are those of the authors' later code (SGDepth), which also
-        shares the first stage of the decoders. Disparities are shares of a fixed whole, so that their scale is not learned, as
-        in Wang et al., CVPR 2018 (inverse depth over its mean); there they are sigmoids.
+        shares the first stage of the decoders. The disparity is shares of a fixed whole, so that its scale is not learned, as
+        in Wang et al., CVPR 2018 (inverse depth over its mean); there it is a sigmoid. Depth has batch norm in its decoder.
     """
 
     def __init__(
@@ -243,7 +242,7 @@ class MultiTask(Adapted):
         self.module.depth.requires_grad_(False)  # until a training asks for depth
 
     def both(self, images: Images, frames: Images, weight: float) -> Both:
-        """Logits of some images and disparities of others of the same size, from one pass of the encoder.
+        """Logits of some images and the disparity of others of the same size, from one pass of the encoder.
 
         Batch norm sees images and frames together.
 
@@ -255,16 +254,16 @@ class MultiTask(Adapted):
         """
         features = self.module.encoder(self.prepare(torch.cat([images, frames])))
         mine = {part: scaled_gradient(x[: len(images)], 1 - weight) for part, x in features.items()}
-        logits = self.module.segmentation(mine)[0][..., : images.shape[-2], : images.shape[-1]]
+        logits = self.module.segmentation(mine)[..., : images.shape[-2], : images.shape[-1]]
         if not weight:
-            return Both(logits, ())
+            return Both(logits, None)
         theirs = {part: scaled_gradient(x[len(images) :], weight) for part, x in features.items()}
-        return Both(logits, self.module.disparities(theirs))
+        return Both(logits, self.module.disparity(theirs))
 
-    def disparities(self, frames: Images) -> tuple[Tensor, ...]:
-        """Disparities `[d, h / n, w / n]` for each n of `SCALES`, of frames padded as the encoder needs it."""
-        return self.module.disparities(self.module.encoder(self.prepare(frames)))
+    def disparity(self, frames: Images) -> Tensor:
+        """The disparity `[d, h, w]` of frames padded as the encoder needs it."""
+        return self.module.disparity(self.module.encoder(self.prepare(frames)))
 
     def depth(self, images: Images) -> Depth:
         """Depth along the optical axis `[b, h, w]`, up to the factor that video leaves open: its inverse is 1 on average."""
-        return disparity_to_depth(self.disparities(images)[0])[:, : images.shape[-2], : images.shape[-1]]
+        return disparity_to_depth(self.disparity(images))[:, : images.shape[-2], : images.shape[-1]]

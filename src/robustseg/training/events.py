@@ -32,9 +32,9 @@ class Events:
             if value is not None:
                 self._writer.add_scalar(name, value, step)
 
-    def pictures(self, frames: Tensor, disparities: Tensor, view: ViewSynthesis, step: int) -> None:
-        """Frames `[b, 3, h, w]`, disparities `[b, h, w]` (near is bright), both neighbours warped onto them (black: out of view), masked pixels."""
-        bright = disparities / disparities.amax((1, 2), keepdim=True)
+    def pictures(self, frames: Tensor, disparity: Tensor, view: ViewSynthesis, step: int) -> None:
+        """Frames `[b, 3, h, w]`, disparity `[b, h, w]` (near is bright), both neighbours warped onto them (black: out of view), masked pixels."""
+        bright = disparity / disparity.amax((1, 2), keepdim=True)
         grey = {"disparity": bright, "masked": view.masked.float()}
         warps = {"warped previous": view.previous, "warped next": view.following}
         maps = {"frame": frames, **{name: warp.images * warp.valid.unsqueeze(1) for name, warp in warps.items()}}

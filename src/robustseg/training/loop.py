@@ -306,7 +306,7 @@ class _Run:
         if step.held_out is not None and self.second and self.second.task.weight:
             video = self.second.batches[0].to(self.fabric.device)
             scene, view = self.second.look(self.average, video)
-            events.pictures(video.images, scene.disparities[0], view, step.step)
+            events.pictures(video.images, scene.disparity, view, step.step)
 
     def _held_out(self) -> HeldOut:
         if self.second and self.second.alone:

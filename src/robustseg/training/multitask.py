@@ -23,7 +23,7 @@ from robustseg import registry
 from robustseg.datasets.augment import Augmentation
 from robustseg.geometry import invert_pose, rigid_pose
 from robustseg.networks.depth import MultiTask
-from robustseg.photometric import ViewSynthesis, view_synthesis_loss
+from robustseg.photometric import PARTS, ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError, SpecError
 from robustseg.training.resumable import Batches, Remembered, identity
 from robustseg.types import Batch, Dataset, Images, Intrinsics, Logits, Mask, Network, Pose, Sample, frozen
@@ -108,9 +108,9 @@ class MotionNetwork(nn.Module):
 
 
 class Scene(NamedTuple):
-    """What the networks make of video frames: disparities (see `MultiTask.disparities`), and the cameras around them."""
+    """What the networks make of video frames: the disparity (see `MultiTask.disparity`), and the cameras around them."""
 
-    disparities: tuple[Tensor, ...]
+    disparity: Tensor
     pose_previous: Pose
     pose_next: Pose
     intrinsics: Intrinsics
@@ -143,27 +143,27 @@ class WithMotion(nn.Module):
     ) -> Answers:
         """Images with labels; frames of video, those before and after them, and their camera. All of one size."""
         if self.weight == 1:
-            return Answers(None, self.scene(self.network.disparities(frames), frames, previous, following, intrinsics))
-        logits, disparities = self.network.both(images, frames, self.weight)
-        if not self.weight:
+            return Answers(None, self.scene(self.network.disparity(frames), frames, previous, following, intrinsics))
+        logits, disparity = self.network.both(images, frames, self.weight)
+        if disparity is None:
             return Answers(logits, None)
-        return Answers(logits, self.scene(disparities, frames, previous, following, intrinsics))
+        return Answers(logits, self.scene(disparity, frames, previous, following, intrinsics))
 
     def scene(
         self,
-        disparities: tuple[Tensor, ...],
+        disparity: Tensor,
         frames: Images,
         previous: Images,
         following: Images,
         intrinsics: Intrinsics,
     ) -> Scene:
-        """The disparities of frames with the cameras around them."""
+        """The disparity of frames with the cameras around them."""
         # Both pairs in the order of time: to the network they are one kind of motion.
         before, after = self.motion(torch.cat([previous, frames]), torch.cat([frames, following])).chunk(2)
         if self.focal is not None:
             zoom = self.focal.exp()
             intrinsics = intrinsics @ torch.stack([zoom, zoom, torch.ones_like(zoom)]).diag()
-        return Scene(disparities, invert_pose(before), after, intrinsics)
+        return Scene(disparity, invert_pose(before), after, intrinsics)
 
 
 class Uncalibrated:
@@ -244,7 +244,7 @@ class SecondTask:
         moving = self._moving(network, video.images) if self.task.moving else None
         poses = scene.pose_previous, scene.pose_next
         return view_synthesis_loss(
-            scene.disparities,
+            scene.disparity,
             video.images,
             previous,
             following,
@@ -252,6 +252,7 @@ class SecondTask:
             scene.intrinsics,
             moving=moving,
             auto_mask=progress >= UNMASKED,
+            parts=PARTS,
         )
 
     def _moving(self, network: Network, frames: Images) -> Mask:
@@ -286,8 +287,7 @@ class SecondTask:
     def look(self, trained: WithMotion, video: Batch) -> tuple[Scene, ViewSynthesis]:
         """What a trained network makes of video; nothing learns."""
         with frozen(trained), torch.no_grad():
-            disparities = trained.network.disparities(video.images)
-            scene = trained.scene(disparities, *frames_of(video))
+            scene = trained.scene(trained.network.disparity(video.images), *frames_of(video))
             return scene, self.view(trained.network, scene, video)
 
 
