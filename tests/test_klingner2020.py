@@ -1,5 +1,6 @@
 """The study of depth as a second task: verdicts follow from made-up records and measures, each way."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -241,6 +242,17 @@ def test_video_of_the_domain_of_the_labels_changes_no_training_without_video() -
         assert "camvid/val" in own[f"multi-{seed}"].depth.video
         assert own[f"multi-{seed}"].depth.weight == 0.9
     assert len(own) == 9
+
+
+def test_an_encoder_of_imagenet_changes_the_encoder_and_the_epochs() -> None:
+    scratch, taught = tier("camvid").networks, tier("camvid-imagenet").networks
+    for seed in range(3):
+        for kind, other in (("single", "single"), ("control", "control"), ("multi", "lambda0.9")):
+            of_it, beside = taught[f"{kind}-{seed}"], scratch[f"{other}-{seed}"]
+            assert of_it.depth == beside.depth
+            assert dataclasses.replace(of_it.recipe, epochs=beside.recipe.epochs) == beside.recipe
+            assert "encoder_weights='imagenet'" in of_it.architecture
+    assert len(taught) == 9
 
 
 def test_lambda_splits_the_gradient_exactly_and_a_wrong_split_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from robustseg.datasets.streets import Streets
 from robustseg.datasets.views import resize_intrinsics
 from robustseg.geometry import depth_to_disparity, disparity_to_depth, invert_pose, rigid_pose, warp
-from robustseg.photometric import PARTS, SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
+from robustseg.photometric import SMALLER, SMOOTHNESS_WEIGHT, photometric_error, smoothness, view_synthesis_loss
 from robustseg.records import ShapeError
 from robustseg.types import Batch
 
@@ -92,7 +92,7 @@ def test_identical_frames_teach_nothing() -> None:
     disparity = noise(2, 16, 24).requires_grad_()
     vector = (0.02 * noise(2, 3)).requires_grad_()
     pose, k = rigid_pose(vector, vector), camera(2)
-    found = view_synthesis_loss(disparity, images, images, images, pose, pose, k, parts=PARTS)
+    found = view_synthesis_loss(disparity, images, images, images, pose, pose, k, smaller=SMALLER)
     assert found.masked.all()
     assert found.masked_share.tolist() == [1, 1]
     assert found.loss.tolist() == [0, 0]
@@ -203,11 +203,11 @@ def test_in_small_images_it_is_the_loss_of_small_images(street: Batch) -> None:
     less = F.max_pool2d(moving.float(), 4).bool()
     alone = view_synthesis_loss(*small, *given[4:6], k, moving=less)
     whole = view_synthesis_loss(*given, moving=moving)
-    both = view_synthesis_loss(*given, moving=moving, parts=(1, 4))
+    both = view_synthesis_loss(*given, moving=moving, smaller=(4,))
     assert torch.allclose(both.loss, (whole.loss + alone.loss) / 2)
     assert torch.equal(both.masked, whole.masked)
     assert torch.equal(
-        view_synthesis_loss(*given, moving=moving, parts=(1, 16)).loss, whole.loss
+        view_synthesis_loss(*given, moving=moving, smaller=(16,)).loss, whole.loss
     )  # 4 pixels are too few
 
 
@@ -217,7 +217,7 @@ def test_what_is_far_from_its_place_is_found_in_small_images() -> None:
     images = (coarse + noise(1, 3, 64, 128, seed=1)) / 2
     other, disparity = images.roll(12, -1), disparity_of(torch.full((1, 64, 128), 5.0))
     ended = {}
-    for parts in ((1,), PARTS):
+    for smaller in ((), SMALLER):
         pixels = torch.zeros(()).requires_grad_()
         optimizer = torch.optim.Adam([pixels], 0.6)
         for _ in range(40):
@@ -225,11 +225,11 @@ def test_what_is_far_from_its_place_is_found_in_small_images() -> None:
             pose = rigid_pose(torch.zeros(1, 3), shift)
             given = disparity, images, other, other, pose, pose, camera(1)
             optimizer.zero_grad()
-            view_synthesis_loss(*given, auto_mask=False, parts=parts).loss.sum().backward()
+            view_synthesis_loss(*given, auto_mask=False, smaller=smaller).loss.sum().backward()
             optimizer.step()
-        ended[parts] = float(pixels.detach())
-    assert ended[PARTS] == pytest.approx(12, abs=1)
-    assert ended[1,] < 2
+        ended[smaller] = float(pixels.detach())
+    assert ended[SMALLER] == pytest.approx(12, abs=1)
+    assert ended[()] < 2
 
 
 def test_a_point_outside_the_view_is_judged_by_the_other_neighbour() -> None:
@@ -286,9 +286,9 @@ def test_disparity_and_depth() -> None:
 
 def test_other_sizes_are_told(street: Batch) -> None:
     given = [street.extras[n] for n in ("next", "pose_previous", "pose_next", "intrinsics")]
-    with pytest.raises(ShapeError, match="expected a disparity and three images of one size"):
+    with pytest.raises(ShapeError, match="expected a disparity an image and three images of one size"):
         view_synthesis_loss(street.extras["depth"], street.images, street.images[..., :-1], *given)
-    with pytest.raises(ShapeError, match="expected a disparity and three images of one size"):
+    with pytest.raises(ShapeError, match="expected a disparity an image and three images of one size"):
         view_synthesis_loss(street.extras["depth"][:1], street.images, street.images, *given)
 
 

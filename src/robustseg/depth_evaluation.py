@@ -163,7 +163,7 @@ def view_losses(trained: WithMotion, rows: RowDepth, sample: Sample) -> dict[str
     """How badly depth and motion explain a frame of video by its neighbours, lower is better.
 
     Returns:
-        `network`: the loss of view synthesis at the finest scale. `row median`: the same with the depth of the baseline
+        `network`: the loss of view synthesis at full size. `row median`: the same with the depth of the baseline
         and the motion of the network. `network aligned`, `row median aligned`: the losses with each depth's own motion, found from
         the network's by aligning the frames (`odometry.align`). `masked`: the share of pixels that motion does not explain.
     """

@@ -4,9 +4,8 @@ With the right depth and the right motion of the camera, `geometry.warp` of the 
 difference between the two is a loss, `photometric_error`, and needs nothing but video. Three things spoil it: what is
 hidden in one neighbour (the smaller error of the two neighbours counts), what does not move relative to the camera and
 would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is: auto-masking), and
-surfaces without texture, which any depth explains (`smoothness`). And it only looks around: a pixel warped to a wrong place
-is told by its gradient where to go if the right one is next to it. So a training judges one disparity in small images too, where
-all is near.
+surfaces without texture, which any depth explains (`smoothness`). And its gradient sees no further than the next pixel: what is warped
+to a wrong place is led to the right one only from there. So a training compares small images too, where all is near.
 
 Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
 """
@@ -30,8 +29,8 @@ SSIM_WEIGHT = 0.85
 SMOOTHNESS_WEIGHT = 1e-3
 """The weight of smoothness."""
 
-PARTS = (1, 2, 4, 8)
-"""At which n-ths of their size a training compares the images."""
+SMALLER = (2, 4, 8)
+"""At which n-ths of their size a training compares the images besides."""
 SMALLEST = 8
 """Pixels that the shorter side of an image must have to be compared at less than its size."""
 
@@ -85,7 +84,7 @@ def view_synthesis_loss(
     *,
     moving: Mask | None = None,
     auto_mask: bool = True,
-    parts: Sequence[int] = (1,),
+    smaller: Sequence[int] = (),
 ) -> ViewSynthesis:
     """How badly the neighbours, warped by depth and pose, paint this frame, and how rough the depth is.
 
@@ -100,8 +99,8 @@ def view_synthesis_loss(
         intrinsics: `[b, 3, 3]`, pixels.
         moving: bool `[b, h, w]`, pixels of things that move by themselves, which are left out; None: none are known.
         auto_mask: False: every pixel with a point in a neighbour's view pulls, whether or not the motion explains it so far.
-        parts: at which n-ths of their size images are compared, from 1 on; the loss is the mean. Those at which the shorter side
-            would have less than `SMALLEST` pixels are left out.
+        smaller: at which n-ths of their size images are compared besides, such as `SMALLER`; the loss is the mean. Those at which the
+            shorter side would have less than `SMALLEST` pixels are left out.
 
     Returns:
         The loss of each image and what to look at.
@@ -110,13 +109,13 @@ def view_synthesis_loss(
         ShapeError: sizes that do not fit each other.
 
     Source: Godard et al., ICCV 2019, equations 1 to 5; factors of Klingner et al., ECCV 2020.
-    Differs: one disparity compared at several sizes of the images, where they compare four disparities at full size (`LOG.md`, "One
-        disparity, images of four sizes"); equal errors count as masked, where they add noise to break ties; points outside a
+    Differs: with `smaller`, one disparity is judged by images of several sizes, with the same weight of smoothness in all, where they
+        judge four disparities by the full image, the coarser the less smooth (`LOG.md`, "One disparity, images of four sizes"); equal errors count as masked, where they add noise to break ties; points outside a
         neighbour's view are left out, where they repeat its border; an image of which nothing is left has no smoothness term either.
     """
     if previous.shape != images.shape or following.shape != images.shape or len(disparity) != len(images):
         raise ShapeError(
-            f"expected a disparity and three images of one size, got {list(disparity.shape)}, {list(images.shape)}, "
+            f"expected a disparity an image and three images of one size, got {list(disparity.shape)}, {list(images.shape)}, "
             f"{list(previous.shape)} and {list(following.shape)}; try frames of one video"
         )
     counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
@@ -124,7 +123,7 @@ def view_synthesis_loss(
     whole = F.interpolate(disparity.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
     found = _at_size(whole.squeeze(1), views, auto_mask)
     losses = [found.loss]
-    for part in parts[1:]:
+    for part in smaller:
         if min(images.shape[-2:]) // part >= SMALLEST:
             losses.append(_at_size(F.avg_pool2d(whole, part).squeeze(1), views.at(part), auto_mask).loss)
     return found._replace(loss=torch.stack(losses).mean(0))

@@ -189,8 +189,8 @@ def _full(data: str) -> Tier:
     return Tier(
         name="full",
         protocol="Cityscapes fine train and KITTI raw, the schedule of the authors' later code, chosen on Lindau, reported on 100 frames of Frankfurt "
-        "and Munster at 1024x512; held out: KITTI odometry 09; ResNet-18 from scratch, where the paper starts from ImageNet",
-        architecture="multitask(encoder='resnet18', classes='cityscapes')",
+        "and Munster at 1024x512; held out: KITTI odometry 09; ResNet-18 from ImageNet, as the paper's",
+        architecture="multitask(encoder='resnet18', classes='cityscapes', encoder_weights='imagenet')",
         recipe=Recipe(
             epochs=20, batch_size=6, crop=(192, 640), scale=(0.52, 0.75), learning_rate=1e-4, weight_decay=0.0
         ),

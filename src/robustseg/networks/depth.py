@@ -7,6 +7,7 @@ Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020 (both tasks for robust
 Godard et al., ICCV 2019 (decoder and disparities).
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,8 +27,8 @@ from robustseg.types import Depth, Images, Logits, frozen
 
 CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""
-DEEPEST = 2 * max(CHANNELS)
-"""What n of an encoder's deepest map is at most."""
+HALVED = {*CHANNELS, 2 * max(CHANNELS)}
+"""At which n-ths of the image's size an encoder may have maps."""
 MEAN_DISPARITY = 0.1
 """Of every image, which makes the mean of its inverse depth about 1 / m.
 
@@ -156,7 +157,7 @@ class _Pyramid(nn.Module):
 
 
 def _encoder(name: str, width: float, pretrained: bool) -> tuple[nn.Module, Input]:
-    """The encoder, its tensors named as in the network it is from, and what it expects."""
+    """The encoder, its tensors named as in the network it is from (timm's begin with `stages`), and what it expects."""
     resnets = [known for known in models.list_models(module=models) if known.startswith("resnet")]
     if name == "erfnet" and not pretrained:
         return IntermediateLayerGetter(ERFNet(width=width), {"down1": "2", "stage1": "4", "stage2": "8"}), Input(
@@ -165,39 +166,56 @@ def _encoder(name: str, width: float, pretrained: bool) -> tuple[nn.Module, Inpu
     try:
         if name in resnets:
             layers = {"relu": "2", "layer1": "4", "layer2": "8", "layer3": "16", "layer4": "32"}
-            whole = models.get_model(name, weights="DEFAULT" if pretrained else None)
+            whole = models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
             return IntermediateLayerGetter(whole, layers), Input(mean=IMAGENET_MEAN, std=IMAGENET_STD, divisor=32)
         return _of_timm(name, pretrained, resnets if pretrained else [*resnets, "erfnet"])
     except OSError as error:
-        why = str(error).partition("\n")[0][:200]
         raise RobustsegError(
-            f"expected the weights of '{name}' to be downloaded, got {why}; try encoder_weights=None, or a network connection"
+            f"expected the weights of '{name}' to be downloaded, got {_first_line(error)}; "
+            "try encoder_weights=None, or a network connection"
         ) from error
 
 
 def _of_timm(name: str, pretrained: bool, others: Sequence[str]) -> tuple[nn.Module, Input]:
+    what = f"an encoder of multitask{' with pretrained weights' * pretrained}"
     try:
         import timm
     except ImportError as error:
         raise SpecError(
-            f"expected an encoder of multitask, got '{name}'; try {', '.join(others)}, or with the package 'timm' one of its"
+            f"expected {what}, got '{name}'; try {', '.join(others)}, or, with pip install timm, one of timm's"
         ) from error
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    config = None
+    with contextlib.suppress(RuntimeError):  # as a name with a tag that timm does not know raises
+        config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is None or (pretrained and not config.has_weights):
         raise SpecError(
-            f"expected an encoder of multitask{' with weights of ImageNet' * pretrained}, got '{name}'; "
-            f"try {', '.join(others)}, or one of timm's, such as efficientnet_lite0"
+            f"expected {what}, got '{name}'; try {', '.join(others)}, or one of timm's, such as tf_efficientnet_lite0"
         )
     try:
         stages = timm.create_model(name, pretrained=pretrained, features_only=True)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(f"expected an encoder of timm with features, got '{name}' ({error}); try resnet18") from error
-    parts = stages.feature_info.reduction()  # type: ignore[union-attr, operator]
-    if max(parts) > DEEPEST or sorted(set(parts)) != list(parts):
+        with frozen(stages), torch.no_grad():
+            sizes = [tuple(x.shape[-2:]) for x in stages(torch.zeros(1, 3, 64, 64))]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise  # what was to be downloaded is missing, which is a ValueError too
         raise SpecError(
-            f"expected an encoder whose maps shrink by 2 to {DEEPEST}, got '{name}', whose shrink by {parts}; try resnet18"
+            f"expected an encoder for images of any size, got '{name}', of which timm says: {_first_line(error)}; try resnet18"
+        ) from error
+    parts = [64 // size[0] for size in sizes]
+    if (
+        [(64 // part, 64 // part) for part in parts] != sizes
+        or not set(parts) <= HALVED
+        or len(set(parts)) < len(parts)
+    ):
+        shown = ", ".join("x".join(map(str, size)) for size in sizes)
+        raise SpecError(
+            f"expected an encoder whose maps halve the image's size up to 5 times, got '{name}', which makes of 64x64: {shown}; try resnet18"
         )
     return _Pyramid(stages, parts), Input(mean=config.mean, std=config.std, divisor=max(parts))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 @network("multitask")
@@ -211,7 +229,8 @@ class MultiTask(Adapted):
             installed; with images normalised as it wants them, torchvision's as ImageNet.
         classes: a label space, the name of a known one, class names or their number.
         width: factor on the channels of the decoders and of ERFNet's encoder.
-        encoder_weights: `imagenet` starts the encoder from pretrained weights, which are downloaded; None starts from nothing.
+        encoder_weights: `imagenet` starts the encoder from pretrained weights, which are downloaded (of timm's those of that name);
+            None starts from nothing.
 
     Raises:
         SpecError: the encoder is unknown, or has no such weights, or the width is not positive. RobustsegError: there was no download.

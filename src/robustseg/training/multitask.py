@@ -23,7 +23,7 @@ from robustseg import registry
 from robustseg.datasets.augment import Augmentation
 from robustseg.geometry import invert_pose, rigid_pose
 from robustseg.networks.depth import MultiTask
-from robustseg.photometric import PARTS, ViewSynthesis, view_synthesis_loss
+from robustseg.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError, SpecError
 from robustseg.training.resumable import Batches, Remembered, identity
 from robustseg.types import Batch, Dataset, Images, Intrinsics, Logits, Mask, Network, Pose, Sample, frozen
@@ -252,7 +252,7 @@ class SecondTask:
             scene.intrinsics,
             moving=moving,
             auto_mask=progress >= UNMASKED,
-            parts=PARTS,
+            smaller=SMALLER,
         )
 
     def _moving(self, network: Network, frames: Images) -> Mask:
