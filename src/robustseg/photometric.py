@@ -110,8 +110,9 @@ def view_synthesis_loss(
 
     Source: Godard et al., ICCV 2019, equations 1 to 5; factors of Klingner et al., ECCV 2020.
     Differs: with `smaller`, one disparity is judged by images of several sizes, with the same weight of smoothness in all, where they
-        judge four disparities by the full image, the coarser the less smooth (`LOG.md`, "One disparity, images of four sizes"); equal errors count as masked, where they add noise to break ties; points outside a
-        neighbour's view are left out, where they repeat its border; an image of which nothing is left has no smoothness term either.
+        judge four disparities by the full image, the coarser the less smooth (`LOG.md`, "One disparity, images of four sizes");
+        equal errors count as masked, where they add noise to break ties; points outside a neighbour's view are left out, where they
+        repeat its border; an image of which nothing is left has no smoothness term either.
     """
     if previous.shape != images.shape or following.shape != images.shape or len(disparity) != len(images):
         raise ShapeError(
