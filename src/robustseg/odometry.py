@@ -9,6 +9,8 @@ Sources: Lucas, Kanade, IJCAI 1981 (alignment by gradients); Steinbrücker, Stur
 to fine); Kerl, Sturm, Cremers, ICRA 2013 (weights of residuals).
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,12 +20,18 @@ from robustseg.geometry import NEAR, back_project, rigid_pose, shrink_intrinsics
 from robustseg.records import ShapeError
 from robustseg.types import Images, Pose
 
-PARTS = (8, 4, 2, 1)
-"""At which parts of the images' size they are aligned, one after the other."""
-SMALLEST = 8
-"""Pixels that the shorter side must have to be aligned at a part."""
-STEPS = 8
-"""Of Gauss-Newton at each size."""
+STEPS = {8: 8, 4: 8, 2: 8, 1: 8}
+"""At which parts of the images' size they are aligned, one after the other, with how many steps of Gauss-Newton."""
+TRACKING = {4: 3, 2: 3, 1: 2}
+"""`STEPS` from a pose that is about right, at a third of the cost."""
+SMALLEST = 16
+"""Pixels that the shorter side must have to be aligned at a part; in 8 rows of pixels six numbers are not found."""
+BLOCK = 8
+"""Pixels along the sides of the blocks that share a factor on their depth."""
+DOUBT = 0.003
+"""How little the depth is believed beforehand; the larger, the less a block's factor may leave 1 (squared changes of grey values)."""
+FURTHEST = 0.3
+"""By what part of itself a block's inverse depth may change in a step."""
 OUTLIER = 0.02
 """From which difference of grey values on a pixel counts by its sign and not its size (Huber): what is hidden or moves by itself."""
 
@@ -34,6 +42,9 @@ def align(
     depth: Float[Tensor, "_ _ _"],
     pose: Float[Tensor, "_ 4 4"],
     intrinsics: Float[Tensor, "_ 3 3"],
+    *,
+    steps: Mapping[int, int] = STEPS,
+    believed: bool = True,
 ) -> Pose:
     """The pose of each frame's camera to that of the other frame, such that they look alike; no gradient flows.
 
@@ -41,6 +52,9 @@ def align(
         images, others: `[b, 3, h, w]` in [0, 1]. depth: `[b, h, w]`, of `images`; shifts come in its unit, and pixels
             where it is no number do not count.
         pose: `[b, 4, 4]`, where to start. intrinsics: `[b, 3, 3]`, pixels.
+        steps: of Gauss-Newton at each part of the size, `STEPS` or `TRACKING`.
+        believed: False: each block of 8x8 pixels may be nearer or further than its depth says, at a price. Of a depth that is biased
+            the motion is found better so, of the true one worse.
 
     Returns:
         `[b, 4, 4]`. At each size what was found is taken only where it explains the frame better, on the pixels that it and what it
@@ -56,14 +70,15 @@ def align(
             f"expected two images of one size, 2x2 or more, got {list(images.shape)} and {list(others.shape)}; try two frames of a video"
         )
     with torch.no_grad():
-        for part in PARTS:
+        for part, count in steps.items():
             if min(images.shape[-2:]) // part < SMALLEST and part > 1:
                 continue
             frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
             coarse = depth if part == 1 else 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
             camera, found = shrink_intrinsics(intrinsics, part), pose
-            for _ in range(STEPS):
-                found = _step(frame, other, coarse, found, camera)
+            bent = coarse
+            for _ in range(count):
+                found, bent = _step(frame, other, bent, found, camera, believed=believed)
             pose = torch.where(_explains(frame, other, coarse, found, pose, camera).view(-1, 1, 1), found, pose)
     return pose
 
@@ -74,8 +89,14 @@ def _grey(images: Tensor) -> Tensor:
     return F.avg_pool2d(grey, 3, stride=1)
 
 
-def _step(frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
-    """One step of Gauss-Newton: how the grey value seen by each pixel changes as the other camera shifts and turns."""
+def _step(
+    frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, *, believed: bool
+) -> tuple[Tensor, Tensor]:
+    """One step of Gauss-Newton: how the grey value seen by each pixel changes as the other camera shifts and turns, and as blocks come nearer.
+
+    The factors on the depth of the blocks are eliminated from the equations (Schur complement), as each stands in its own pixels alone.
+    """
+    height, width = depth.shape[-2:]
     down, across = torch.gradient(other, dim=(2, 3))
     seen, valid = warp(torch.cat([other, across, down], 1), depth, pose, intrinsics)
     x, y, z = transform(back_project(depth, intrinsics), pose).flatten(2).unbind(1)
@@ -83,15 +104,31 @@ def _step(frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics:
     value, right, below = seen.flatten(2).unbind(1)
     by_x, by_y = right * intrinsics[:, 0, 0, None] / z, below * intrinsics[:, 1, 1, None] / z
     by_z = -(by_x * x + by_y * y) / z
-    change = torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y, by_x, by_y, by_z], 1)
-    valid = valid.flatten(1)
-    change = torch.where(valid.unsqueeze(1), change, 0)  # a product with 0 would keep what is no number
-    apart = torch.where(valid, value - frame.flatten(1), 0)
-    weighed = change * (OUTLIER / apart.abs().clamp_min(OUTLIER)).unsqueeze(1)
-    normal = weighed @ change.mT
-    damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2) + 1e-6)
-    turn, shift = torch.linalg.solve(damped, -(weighed @ apart.unsqueeze(2))).squeeze(2).split(3, 1)
-    return rigid_pose(turn, shift) @ pose
+    by_shift = torch.stack([by_x, by_y, by_z], 1)
+    nearer = (by_shift * pose[:, :3, 3:]).sum(1)
+    change = torch.cat([torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y], 1), by_shift], 1)
+    valid = valid.flatten(1).unsqueeze(1)
+    change = torch.where(valid, change, 0)  # a product with 0 would keep what is no number
+    nearer = torch.where(valid & ~torch.tensor(believed), nearer.unsqueeze(1), 0)
+    apart = torch.where(valid, (value - frame.flatten(1)).unsqueeze(1), 0)
+    weights = OUTLIER / apart.abs().clamp_min(OUTLIER)
+
+    def of_blocks(values: Tensor) -> Tensor:
+        shaped = values.unflatten(2, (height, width))
+        return F.avg_pool2d(shaped, BLOCK, ceil_mode=True, count_include_pad=False).flatten(2) * BLOCK**2
+
+    shared = of_blocks(weights * nearer * change)
+    stiff = of_blocks(weights * nearer.square()) + DOUBT * BLOCK**2
+    pull = of_blocks(weights * nearer * apart)
+    normal = (weights * change) @ change.mT - (shared / stiff) @ shared.mT
+    right_side = (weights * change) @ apart.mT - (shared / stiff) @ pull.mT
+    damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(0) + 1e-6)
+    found = torch.linalg.solve(damped, -right_side)
+    growth = -(pull + (shared * found).sum(1, keepdim=True)) / stiff  # of inverse depth
+    blocks = growth.clamp(-FURTHEST, FURTHEST).unflatten(2, (-(-height // BLOCK), -(-width // BLOCK)))
+    grown = F.interpolate(blocks, scale_factor=float(BLOCK), mode="nearest").squeeze(1)[:, :height, :width]
+    turn, shift = found.squeeze(2).split(3, 1)
+    return rigid_pose(turn, shift) @ pose, depth / (1 + grown)
 
 
 def _explains(frame: Tensor, other: Tensor, depth: Tensor, found: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from robustseg import registry
 from robustseg.datasets.augment import Augmentation
-from robustseg.geometry import invert_pose, rigid_pose
+from robustseg.geometry import disparity_to_depth, invert_pose, rigid_pose
 from robustseg.networks.depth import MultiTask
+from robustseg.odometry import TRACKING, align
 from robustseg.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError, SpecError
 from robustseg.training.resumable import Batches, Remembered, identity
@@ -41,8 +42,10 @@ UNMASKED = 0.1
 
 It keeps the pixels that the motion found so far explains better than rest does. Of a motion that is still a guess those are
 the ones that happen to agree with it, so a wrong guess is confirmed, and rest is hardly left. Once the motion is about right,
-the pixels that are left out are those that should be.
+the pixels that are left out are those that should be. Only from then on, too, is it found by aligning the frames.
 """
+ALIGNMENT_WEIGHT = 0.01
+"""Of what the motion network lacks to the motion found by aligning, in the loss."""
 
 
 @dataclass(frozen=True)
@@ -237,23 +240,42 @@ class SecondTask:
     def view(self, network: Network, scene: Scene, video: Batch, *, progress: float = 1.0) -> ViewSynthesis:
         """How well the scene explains the frames.
 
+        First with the motion that the network tells, which learns from that. Once it is about right, with the one that aligning the
+        frames makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Then it
+        learns from what was found.
+
         Args:
             network: that finds what moves. progress: of the training, 0 to 1, see `UNMASKED`.
         """
         previous, following = (video.extras[name] for name in EXTRAS[:2])
         moving = self._moving(network, video.images) if self.task.moving else None
-        poses = scene.pose_previous, scene.pose_next
-        return view_synthesis_loss(
+        told = poses = torch.cat([scene.pose_previous, scene.pose_next])
+        if progress >= UNMASKED:
+            depth = disparity_to_depth(scene.disparity.detach())
+            poses = align(
+                video.images.repeat(2, 1, 1, 1),
+                torch.cat([previous, following]),
+                depth.repeat(2, 1, 1),
+                told.detach(),
+                scene.intrinsics.detach().repeat(2, 1, 1),
+                steps=TRACKING,
+                believed=False,
+            )
+        before, after = poses.chunk(2)
+        view = view_synthesis_loss(
             scene.disparity,
             video.images,
             previous,
             following,
-            *poses,
+            before,
+            after,
             scene.intrinsics,
             moving=moving,
             auto_mask=progress >= UNMASKED,
             smaller=SMALLER,
         )
+        lacks = _apart(told, poses).view(2, -1).sum(0)
+        return view._replace(loss=view.loss + ALIGNMENT_WEIGHT * lacks)
 
     def _moving(self, network: Network, frames: Images) -> Mask:
         movers = [i for i, name in enumerate(network.label_space.names) if name in self.task.moving]
@@ -289,6 +311,14 @@ class SecondTask:
         with frozen(trained), torch.no_grad():
             scene = trained.scene(trained.network.disparity(video.images), *frames_of(video))
             return scene, self.view(trained.network, scene, video)
+
+
+def _apart(told: Pose, found: Pose) -> Tensor:
+    """How far poses are from those that were found, `[b]`, in units of what the motion network answers; no gradient in the latter."""
+    turn = told[:, :3, :3] @ found[:, :3, :3].mT
+    axis = torch.stack([turn[:, i, j] - turn[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1) / 2
+    shift = told[:, :3, 3] - found[:, :3, 3]
+    return (axis / TURN_SCALE).abs().mean(1) + (shift / SHIFT_SCALE).abs().mean(1)
 
 
 def frames_of(video: Batch) -> tuple[Tensor, ...]:
