@@ -19,7 +19,14 @@ from robustseg.networks.erfnet import ERFNet
 from robustseg.photometric import view_synthesis_loss
 from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
 from robustseg.training import DepthTask, Recipe, Step, multitask, train
-from robustseg.training.multitask import MotionNetwork, SecondTask, Uncalibrated, frames_of
+from robustseg.training.multitask import (
+    ALIGNMENT_WEIGHT,
+    SHIFT_SCALE,
+    MotionNetwork,
+    SecondTask,
+    Uncalibrated,
+    frames_of,
+)
 
 LABELLED = "streets(scenes=2, frames=1, size='32x48', split='train')"
 VIDEO = "streets(scenes=1, frames=4, size='32x48', split='train', neighbours=True)"
@@ -195,6 +202,21 @@ def test_motion_is_seen_in_the_order_of_time() -> None:
     torch.testing.assert_close(scene.pose_previous @ forth, torch.eye(4).expand(2, 4, 4))
     torch.testing.assert_close(scene.pose_next, task.trained.motion(frames, following))
     torch.testing.assert_close(scene.intrinsics, intrinsics)
+
+
+def test_once_motion_is_about_right_it_learns_from_frames_that_were_aligned() -> None:
+    task = second(DepthTask(VIDEO, 1.0), dataclasses.replace(QUICK, **STILL))
+    video = task.batches[0]
+    scene = task.look(task.trained, video)[0]
+    told = scene.pose_next.clone().requires_grad_()
+    found: dict[float, Tensor] = {}
+    for progress in (0.0, 1.0):
+        view = task.view(task.trained.network, scene._replace(pose_next=told), video, progress=progress)
+        found[progress] = torch.autograd.grad(view.loss.sum(), told)[0]
+    assert found[0.0].abs().max() > 0 and not torch.equal(found[0.0], found[1.0])
+    # of a mean of absolute differences: each number pulls as hard as any other
+    pulls = (found[1.0][:, :3, 3] * 3 * SHIFT_SCALE / ALIGNMENT_WEIGHT).abs()
+    torch.testing.assert_close(pulls, torch.ones_like(pulls))
 
 
 def test_motion_starts_near_rest() -> None:

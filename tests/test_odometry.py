@@ -5,7 +5,7 @@ import torch
 
 from robustseg import api
 from robustseg.geometry import invert_pose, rigid_pose, warp
-from robustseg.odometry import _explains, align
+from robustseg.odometry import TRACKING, _explains, align
 from robustseg.records import ShapeError
 from robustseg.types import Batch
 
@@ -48,6 +48,22 @@ def test_finds_how_a_camera_turned_from_where_it_had_not() -> None:
     angles = apart(found, turn @ before)[0]
     assert (angles < 6e-3).all()  # of 0.05; a part is made up for by a shift to the side
     assert (angles < 2e-3).sum() >= 2
+
+
+def test_a_depth_that_is_doubted_spoils_the_motion_less() -> None:
+    """The inverse depth of a network at the start of its training: near things too far, far things too near."""
+    known = scenes()
+    truth, k = known.extras["pose_next"], known.extras["intrinsics"]
+    inverse = 1 / known.extras["depth"]
+    flatter = 1 / (0.5 * inverse + 0.5 * inverse.mean((1, 2), keepdim=True))
+    start = rigid_pose(torch.tensor([[0.003, 0.006, 0.0]]).expand(4, 3), torch.zeros(4, 3)) @ truth
+    found = {
+        believed: align(known.images, known.extras["next"], flatter, start, k, steps=TRACKING, believed=believed)
+        for believed in (True, False)
+    }
+    turned = {believed: apart(pose, truth)[0] for believed, pose in found.items()}
+    assert (turned[False] < turned[True]).all()
+    assert turned[False].median() < 0.7 * turned[True].median()
 
 
 def patterns() -> tuple[torch.Tensor, ...]:

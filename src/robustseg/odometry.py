@@ -22,8 +22,8 @@ from robustseg.types import Images, Pose
 
 STEPS = {8: 8, 4: 8, 2: 8, 1: 8}
 """At which parts of the images' size they are aligned, one after the other, with how many steps of Gauss-Newton."""
-TRACKING = {4: 3, 2: 3, 1: 2}
-"""`STEPS` from a pose that is about right, at a third of the cost."""
+TRACKING = {4: 3, 2: 3, 1: 1}
+"""`STEPS` from a pose that is about right, at a quarter of the cost."""
 SMALLEST = 16
 """Pixels that the shorter side must have to be aligned at a part; in 8 rows of pixels six numbers are not found."""
 BLOCK = 8
@@ -74,11 +74,12 @@ def align(
             if min(images.shape[-2:]) // part < SMALLEST and part > 1:
                 continue
             frame, other = (_grey(F.avg_pool2d(x, part)) for x in (images, others))
+            down, across = torch.gradient(other, dim=(2, 3))
+            sloped = torch.cat([other, across, down], 1)
             coarse = depth if part == 1 else 1 / F.avg_pool2d(1 / depth.unsqueeze(1), part).squeeze(1)
-            camera, found = shrink_intrinsics(intrinsics, part), pose
-            bent = coarse
+            camera, found, bent = shrink_intrinsics(intrinsics, part), pose, coarse
             for _ in range(count):
-                found, bent = _step(frame, other, bent, found, camera, believed=believed)
+                found, bent = _step(frame, sloped, bent, found, camera, believed=believed)
             pose = torch.where(_explains(frame, other, coarse, found, pose, camera).view(-1, 1, 1), found, pose)
     return pose
 
@@ -90,45 +91,49 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _step(
-    frame: Tensor, other: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, *, believed: bool
+    frame: Tensor, sloped: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, *, believed: bool
 ) -> tuple[Tensor, Tensor]:
     """One step of Gauss-Newton: how the grey value seen by each pixel changes as the other camera shifts and turns, and as blocks come nearer.
 
     The factors on the depth of the blocks are eliminated from the equations (Schur complement), as each stands in its own pixels alone.
+
+    Args:
+        sloped: `[b, 3, h, w]`, the other frame and how it changes across and down.
     """
     height, width = depth.shape[-2:]
-    down, across = torch.gradient(other, dim=(2, 3))
-    seen, valid = warp(torch.cat([other, across, down], 1), depth, pose, intrinsics)
-    x, y, z = transform(back_project(depth, intrinsics), pose).flatten(2).unbind(1)
+    seen, valid = warp(sloped, depth, pose, intrinsics)
+    points = transform(back_project(depth, intrinsics), pose)
+    valid = valid.unsqueeze(1)
+    # what is not seen tells nothing; a product with 0 would keep what is no number
+    value, right, below = torch.where(valid, seen, 0).flatten(2).unbind(1)
+    x, y, z = torch.where(valid, points, 1).flatten(2).unbind(1)
     z = z.clamp_min(NEAR)
-    value, right, below = seen.flatten(2).unbind(1)
     by_x, by_y = right * intrinsics[:, 0, 0, None] / z, below * intrinsics[:, 1, 1, None] / z
     by_z = -(by_x * x + by_y * y) / z
-    by_shift = torch.stack([by_x, by_y, by_z], 1)
-    nearer = (by_shift * pose[:, :3, 3:]).sum(1)
-    change = torch.cat([torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y], 1), by_shift], 1)
-    valid = valid.flatten(1).unsqueeze(1)
-    change = torch.where(valid, change, 0)  # a product with 0 would keep what is no number
-    nearer = torch.where(valid & ~torch.tensor(believed), nearer.unsqueeze(1), 0)
-    apart = torch.where(valid, (value - frame.flatten(1)).unsqueeze(1), 0)
+    change = torch.stack([by_z * y - by_y * z, by_x * z - by_z * x, by_y * x - by_x * y, by_x, by_y, by_z], 1)
+    apart = torch.where(valid.flatten(1), value - frame.flatten(1), 0).unsqueeze(1)
     weights = OUTLIER / apart.abs().clamp_min(OUTLIER)
+    weighed = weights * change
+    normal, pulled = weighed @ change.mT, weighed @ apart.mT
+    if not believed:
 
-    def of_blocks(values: Tensor) -> Tensor:
-        shaped = values.unflatten(2, (height, width))
-        return F.avg_pool2d(shaped, BLOCK, ceil_mode=True, count_include_pad=False).flatten(2) * BLOCK**2
+        def of_blocks(values: Tensor) -> Tensor:
+            shaped = values.unflatten(2, (height, width))
+            return F.avg_pool2d(shaped, BLOCK, ceil_mode=True, count_include_pad=False).flatten(2) * BLOCK**2
 
-    shared = of_blocks(weights * nearer * change)
-    stiff = of_blocks(weights * nearer.square()) + DOUBT * BLOCK**2
-    pull = of_blocks(weights * nearer * apart)
-    normal = (weights * change) @ change.mT - (shared / stiff) @ shared.mT
-    right_side = (weights * change) @ apart.mT - (shared / stiff) @ pull.mT
+        nearer = pose[:, :3, 3].unsqueeze(1) @ change[:, 3:]  # as a block's inverse depth grows by its own part
+        shared = of_blocks(weighed * nearer)
+        stiff = of_blocks(weights * nearer.square()) + DOUBT * BLOCK**2
+        pull = of_blocks(weights * nearer * apart)
+        normal, pulled = normal - (shared / stiff) @ shared.mT, pulled - (shared / stiff) @ pull.mT
     damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(0) + 1e-6)
-    found = torch.linalg.solve(damped, -right_side)
-    growth = -(pull + (shared * found).sum(1, keepdim=True)) / stiff  # of inverse depth
-    blocks = growth.clamp(-FURTHEST, FURTHEST).unflatten(2, (-(-height // BLOCK), -(-width // BLOCK)))
-    grown = F.interpolate(blocks, scale_factor=float(BLOCK), mode="nearest").squeeze(1)[:, :height, :width]
+    found = torch.linalg.solve(damped, -pulled)
+    if not believed:
+        growth = (-(pull + found.mT @ shared) / stiff).clamp(-FURTHEST, FURTHEST)
+        blocks = growth.unflatten(2, (-(-height // BLOCK), -(-width // BLOCK)))
+        depth = depth / (1 + F.interpolate(blocks, scale_factor=float(BLOCK))[:, 0, :height, :width])
     turn, shift = found.squeeze(2).split(3, 1)
-    return rigid_pose(turn, shift) @ pose, depth / (1 + grown)
+    return rigid_pose(turn, shift) @ pose, depth
 
 
 def _explains(frame: Tensor, other: Tensor, depth: Tensor, found: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
