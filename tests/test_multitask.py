@@ -16,7 +16,7 @@ from robustseg.datasets.augment import Augmentation
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.erfnet import ERFNet
-from robustseg.photometric import view_synthesis_loss
+from robustseg.photometric import SMALLER, view_synthesis_loss
 from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
 from robustseg.training import DepthTask, Recipe, Step, multitask, train
 from robustseg.training.multitask import (
@@ -204,19 +204,40 @@ def test_motion_is_seen_in_the_order_of_time() -> None:
     torch.testing.assert_close(scene.intrinsics, intrinsics)
 
 
-def test_once_motion_is_about_right_it_learns_from_frames_that_were_aligned() -> None:
-    task = second(DepthTask(VIDEO, 1.0), dataclasses.replace(QUICK, **STILL))
+def test_once_motion_is_about_right_frames_are_aligned_and_it_learns_from_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = second(DepthTask(VIDEO, 1.0, moving=("car",)), dataclasses.replace(QUICK, **STILL))
+    task.trained.network.module.segmentation.head.bias.data.zero_()[8] = 1e4  # cars all over
     video = task.batches[0]
     scene = task.look(task.trained, video)[0]
+    shift = torch.eye(4).repeat(4, 1, 1)
+    shift[:, :3, 3] = torch.arange(1.0, 13).view(4, 3) / 100
+    given: list[Tensor] = []
+
+    def moved(images: Tensor, others: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, **_: object) -> Tensor:
+        given.extend((images, others, depth, pose))
+        return shift @ pose
+
+    monkeypatch.setattr(multitask, "align", moved)
     told = scene.pose_next.clone().requires_grad_()
-    found: dict[float, Tensor] = {}
+    pulls = {}
     for progress in (0.0, 1.0):
         view = task.view(task.trained.network, scene._replace(pose_next=told), video, progress=progress)
-        found[progress] = torch.autograd.grad(view.loss.sum(), told)[0]
-    assert found[0.0].abs().max() > 0 and not torch.equal(found[0.0], found[1.0])
-    # of a mean of absolute differences: each number pulls as hard as any other
-    pulls = (found[1.0][:, :3, 3] * 3 * SHIFT_SCALE / ALIGNMENT_WEIGHT).abs()
-    torch.testing.assert_close(pulls, torch.ones_like(pulls))
+        pulls[progress] = torch.autograd.grad(view.loss.sum(), told)[0]
+    frames, previous, following, _ = frames_of(video)
+    assert torch.equal(given[0], torch.cat([frames, frames]))
+    assert torch.equal(given[1], torch.cat([previous, following]))
+    assert given[2].isnan().all()  # what moves tells nothing of motion
+    assert torch.equal(given[3], torch.cat([scene.pose_previous, scene.pose_next]))
+    # all that pulls at the network's answer is its distance to what was found, each number as hard as any other
+    expected = -torch.ones(2, 3) * ALIGNMENT_WEIGHT / (3 * SHIFT_SCALE)
+    torch.testing.assert_close(pulls[1.0][:, :3, 3], expected)
+    assert pulls[0.0].abs().max() == 0  # nothing but what moves is seen here
+    # judged by what was found, where nothing learns without what the network lacks
+    task.task = dataclasses.replace(task.task, moving=())
+    seen = task.view(task.trained.network, scene, video).loss
+    before, after = (shift @ given[3]).chunk(2)
+    given_to_loss = (scene.disparity, *frames_of(video)[:3], before, after, scene.intrinsics)
+    assert torch.equal(seen, view_synthesis_loss(*given_to_loss, smaller=SMALLER).loss)
 
 
 def test_motion_starts_near_rest() -> None:

@@ -38,7 +38,7 @@ def test_finds_the_true_motion_from_rest(name: str) -> None:
 
 
 def test_finds_how_a_camera_turned_from_where_it_had_not() -> None:
-    known = scenes()
+    known = scenes("128x256")  # large enough to begin at an eighth
     turn = rigid_pose(torch.tensor([[0.0, 0.05, 0.0]]).expand(4, 3), torch.zeros(4, 3))  # three degrees
     before, k = known.extras["pose_next"], known.extras["intrinsics"]
     others = warp(
@@ -62,8 +62,16 @@ def test_a_depth_that_is_doubted_spoils_the_motion_less() -> None:
         for believed in (True, False)
     }
     turned = {believed: apart(pose, truth)[0] for believed, pose in found.items()}
+    aside = {believed: _directions_apart(pose, truth) for believed, pose in found.items()}
     assert (turned[False] < turned[True]).all()
     assert turned[False].median() < 0.7 * turned[True].median()
+    assert (aside[False] < aside[True]).all()
+    length = found[False][:, :3, 3].norm(dim=1) / truth[:, :3, 3].norm(dim=1)
+    assert ((length > 0.7) & (length < 1.1)).all()  # shorter, as the docstring says
+
+
+def _directions_apart(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return torch.cosine_similarity(found[:, :3, 3], truth[:, :3, 3]).clamp(-1, 1).acos()
 
 
 def patterns() -> tuple[torch.Tensor, ...]:

@@ -11,19 +11,20 @@ learn() { robustseg train --network "multitask(encoder='tf_efficientnet_lite0', 
 streets() {
     spec() { printf '%s' "streets(scenes=$1, frames=$2, size='128x256', split='$3', neighbours=True, step=3)"; }
     learn --video "$(spec 300 2 train)" --holdout "$(spec 8 2 val)" --crop 128x256 --batch-size 4 --epochs 26 --learning-rate 1.5e-3 \
-        --check-every 13 --out "$out/depth-streets"
-    robustseg depth "$out/depth-streets" --data "$(spec 20 6 test)" --size 128x256 --device cpu --out "$here/streets"
+        --check-every 13 --out "$out/depth-streets" &&
+        robustseg depth "$out/depth-streets" --data "$(spec 20 6 test)" --size 128x256 --device cpu --out "$here/streets"
 }
 kitti() {
     town="clip('$video/kitti_test984.mp4', intrinsics=(721.5377, 721.5377, 609.5593, 172.854), size='96x320')" # assumed: the clip comes without
     drive="clip('$video/kitti_odometry_06/image_0', intrinsics=(707.0912, 707.0912, 601.8873, 183.1104), size='96x320')"
     held="clip('$video/kitti_odometry_b/image_0', intrinsics=(718.856, 718.856, 607.1928, 185.2157), size='96x320')"
     learn --video "joined($town, $drive)" --holdout "$held" --crop 96x320 --batch-size 8 --video-scale 1.0 1.15 --epochs 40 --check-every 8 \
-        --out "$out/depth-kitti"
-    robustseg depth "$out/depth-kitti" --data "joined(dgp(root='$video/dgp_scene_01'), dgp(root='$video/dgp_scene_02'))" \
-        --data "kitti_odometry(root='$video/kitti_odometry_b')" --size 96x320 --device cpu --out "$out/depth-kitti/measured"
+        --out "$out/depth-kitti" &&
+        robustseg depth "$out/depth-kitti" --data "joined(dgp(root='$video/dgp_scene_01'), dgp(root='$video/dgp_scene_02'))" \
+            --data "kitti_odometry(root='$video/kitti_odometry_b')" --size 96x320 --device cpu --out "$out/depth-kitti/measured"
 }
 kitti &
-streets
-wait $!
+streets || failed=1
+wait $! || failed=1
+[ -z "${failed:-}" ]
 mkdir -p "$here/kitti" && cp "$out/depth-kitti/measured/depth.jsonl" "$here/kitti/" # pictures of these frames stay out

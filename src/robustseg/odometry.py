@@ -1,9 +1,11 @@
 """How a camera moved between two frames, from the depth of one: direct visual odometry, which learns nothing.
 
 With the right motion the other frame, warped by depth and motion, is this one. Its grey values are a function of six numbers, so
-Gauss-Newton finds them, from coarse images to fine ones: as far as things stay near their place in images of an eighth of the size. A
+Gauss-Newton finds them, from coarse images to fine ones: as far as things stay near their place in images of an eighth of the size, where
+those are large enough. A
 motion network answers at once but knows only motions like those that it was trained on. Where traffic fills the view this may follow
-the traffic, and what is wrong with the depth it makes up for by the shift.
+the traffic, and what is wrong with the depth it makes up for by the motion; less so where each block of pixels may stand nearer or further
+than its depth says, as the blocks' factors are then found together with the six numbers.
 
 Sources: Lucas, Kanade, IJCAI 1981 (alignment by gradients); Steinbrücker, Sturm, Cremers, ICCV Workshops 2011 (of frames with depth, coarse
 to fine); Kerl, Sturm, Cremers, ICRA 2013 (weights of residuals).
@@ -25,11 +27,11 @@ STEPS = {8: 8, 4: 8, 2: 8, 1: 8}
 TRACKING = {4: 3, 2: 3, 1: 1}
 """`STEPS` from a pose that is about right, at a quarter of the cost."""
 SMALLEST = 16
-"""Pixels that the shorter side must have to be aligned at a part; in 8 rows of pixels six numbers are not found."""
+"""Pixels that the shorter side must have to be aligned at less than its size; from fewer, six numbers are found badly (`LOG.md`)."""
 BLOCK = 8
 """Pixels along the sides of the blocks that share a factor on their depth."""
-DOUBT = 0.003
-"""How little the depth is believed beforehand; the larger, the less a block's factor may leave 1 (squared changes of grey values)."""
+STIFFNESS = 0.003
+"""The price of changing a block's inverse depth in a step, a pixel, in squared grey values: the larger, the less it changes."""
 FURTHEST = 0.3
 """By what part of itself a block's inverse depth may change in a step."""
 OUTLIER = 0.02
@@ -53,17 +55,18 @@ def align(
             where it is no number do not count.
         pose: `[b, 4, 4]`, where to start. intrinsics: `[b, 3, 3]`, pixels.
         steps: of Gauss-Newton at each part of the size, `STEPS` or `TRACKING`.
-        believed: False: each block of 8x8 pixels may be nearer or further than its depth says, at a price. Of a depth that is biased
-            the motion is found better so, of the true one worse.
+        believed: False: in each step each block of 8x8 pixels may come nearer or go further off, at a price. Of a depth that is biased
+            turn and direction are found better so, the length comes out shorter; of the true one all are found worse.
 
     Returns:
-        `[b, 4, 4]`. At each size what was found is taken only where it explains the frame better, on the pixels that it and what it
+        `[b, 4, 4]`. At each size what was found is taken only where it explains the frame better with the depth as given, on the pixels that it and what it
         began with both see, and sees at least half of those; so it may be `pose` itself.
 
     Raises:
         ShapeError: the sizes do not fit each other.
 
-    Source: Steinbrücker et al. 2011, with Huber's weights in place of none.
+    Source: Steinbrücker et al. 2011, with Huber's weights in place of none. The factors of blocks are eliminated as those of points are in
+        bundle adjustment (Triggs et al., Vision Algorithms 1999, section 6).
     """
     if others.shape != images.shape or min(images.shape[-2:]) < 2:
         raise ShapeError(
@@ -119,11 +122,11 @@ def _step(
 
         def of_blocks(values: Tensor) -> Tensor:
             shaped = values.unflatten(2, (height, width))
-            return F.avg_pool2d(shaped, BLOCK, ceil_mode=True, count_include_pad=False).flatten(2) * BLOCK**2
+            return F.avg_pool2d(shaped, BLOCK, ceil_mode=True, divisor_override=1).flatten(2)  # sums
 
         nearer = pose[:, :3, 3].unsqueeze(1) @ change[:, 3:]  # as a block's inverse depth grows by its own part
         shared = of_blocks(weighed * nearer)
-        stiff = of_blocks(weights * nearer.square()) + DOUBT * BLOCK**2
+        stiff = of_blocks(weights * nearer.square()) + STIFFNESS * BLOCK**2
         pull = of_blocks(weights * nearer * apart)
         normal, pulled = normal - (shared / stiff) @ shared.mT, pulled - (shared / stiff) @ pull.mT
     damped = normal + torch.diag_embed(1e-3 * normal.diagonal(dim1=1, dim2=2).clamp_min(0) + 1e-6)

@@ -2,7 +2,7 @@
 
 A step sees a batch with labels and a batch of video of the same size, in one pass of the encoder, so batch norm sees both.
 The video's loss is that of view synthesis (`robustseg.photometric`), for which a second network, here and not kept,
-tells how the camera moved. One number, the weight lambda, makes every training of a comparison: 0 is the control, whose
+tells how the camera moved, in most of a training only about, and the frames are aligned from there (`robustseg.odometry`). One number, the weight lambda, makes every training of a comparison: 0 is the control, whose
 encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
 
 Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 2017, and Godard et al., ICCV 2019 (motion).
@@ -240,9 +240,9 @@ class SecondTask:
     def view(self, network: Network, scene: Scene, video: Batch, *, progress: float = 1.0) -> ViewSynthesis:
         """How well the scene explains the frames.
 
-        First with the motion that the network tells, which learns from that. Once it is about right, with the one that aligning the
-        frames makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Then it
-        learns from what was found.
+        At first with the motion that the network tells, which learns from that. Once it is about right, with what aligning the frames
+        makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Then the network learns from
+        what was found: where gradients flow, the loss has what it lacks to that besides.
 
         Args:
             network: that finds what moves. progress: of the training, 0 to 1, see `UNMASKED`.
@@ -250,8 +250,11 @@ class SecondTask:
         previous, following = (video.extras[name] for name in EXTRAS[:2])
         moving = self._moving(network, video.images) if self.task.moving else None
         told = poses = torch.cat([scene.pose_previous, scene.pose_next])
-        if progress >= UNMASKED:
+        settled = progress >= UNMASKED
+        if settled:
             depth = disparity_to_depth(scene.disparity.detach())
+            if moving is not None:
+                depth = depth.masked_fill(moving, torch.nan)  # what is no number does not count
             poses = align(
                 video.images.repeat(2, 1, 1, 1),
                 torch.cat([previous, following]),
@@ -271,11 +274,12 @@ class SecondTask:
             after,
             scene.intrinsics,
             moving=moving,
-            auto_mask=progress >= UNMASKED,
+            auto_mask=settled,
             smaller=SMALLER,
         )
-        lacks = _apart(told, poses).view(2, -1).sum(0)
-        return view._replace(loss=view.loss + ALIGNMENT_WEIGHT * lacks)
+        if settled and told.requires_grad:
+            return view._replace(loss=view.loss + ALIGNMENT_WEIGHT * _apart(told, poses).view(2, -1).sum(0))
+        return view
 
     def _moving(self, network: Network, frames: Images) -> Mask:
         movers = [i for i, name in enumerate(network.label_space.names) if name in self.task.moving]
