@@ -15,11 +15,14 @@ from robustseg.depth_evaluation import (
     judge,
     motion_errors,
     straight_ahead,
+    told_by,
     trained_on_video,
+    turned,
     view_losses,
 )
 from robustseg.depth_metrics import depth_figures
 from robustseg.gallery import depth_sheet
+from robustseg.geometry import rigid_pose
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.records import RobustsegError, read_lines
@@ -75,7 +78,7 @@ class Driver(torch.nn.Module):
         super().__init__()
         self.known = samples
 
-    def forward(self, frames, following):
+    def forward(self, frames, following, intrinsics):
         return torch.stack([next(s for s in self.known if torch.equal(s.image, f)).extras["pose_next"] for f in frames])
 
 
@@ -147,7 +150,7 @@ def test_depth_and_motion_of_a_training_are_read_from_its_folder(street, tmp_pat
         next(trained.network.module.depth.parameters()).add_(1)  # the last weights are not the best ones
     torch.save({"average": trained.state_dict()}, tmp_path / "last.ckpt")
     found = trained_on_video(tmp_path)
-    assert motion_errors(found.motion, Known(street)) == pytest.approx(motion_errors(trained.motion, Known(street)))
+    assert motion_errors(told_by(found), Known(street)) == pytest.approx(motion_errors(told_by(trained), Known(street)))
     assert torch.equal(found.network.depth(image), trained.network.depth(image))
     assert (found.focal is None) == calibrated
 
@@ -166,6 +169,18 @@ def test_other_folders_are_told(tmp_path):
         trained_on_video(tmp_path)
 
 
+def test_a_turn_that_a_motion_does_not_know_is_found_by_aligning(street):
+    away = rigid_pose(torch.tensor([[0.0, 0.03, 0.0]]), torch.zeros(1, 3))
+    truth = Driver(street)
+
+    def blind(frames, following, intrinsics):
+        pose = truth(frames, following, intrinsics)
+        return torch.cat([(away @ pose)[..., :3], pose[..., 3:]], 2)  # another turn, the same shift
+
+    wrong, mended = (motion_errors(motion, Known(street)).mean() for motion in (blind, turned(Oracle(street), blind)))
+    assert mended < 0.5 * wrong
+
+
 def test_what_a_data_set_can_tell_is_judged(street):
     trained = WithMotion(registry.build("network", "multitask(encoder='erfnet', width=0.25)"), 0.5).eval()
     rows = RowDepth(np.linspace(60, 5, 32).astype(np.float32))
@@ -173,6 +188,8 @@ def test_what_a_data_set_can_tell_is_judged(street):
     assert list(found) == ["depth", "views", "pose"]
     assert found["depth"].baseline == depth_figures(evaluate_depth(rows, Known(street)))
     assert found["pose"].baseline["ate"] == pytest.approx(motion_errors(straight_ahead, Known(street)).mean())
+    by_rows = motion_errors(turned(rows, straight_ahead), Known(street)).mean()
+    assert found["pose"].baseline["ate turned"] == pytest.approx(by_rows)
     losses = [view_losses(trained, rows, sample) for sample in street]
     assert found["views"].baseline["loss"] == pytest.approx(np.mean([lost["row median"] for lost in losses]))
     assert list(judge(trained, rows, Known(street, without=("previous", "pose_next")), size=(32, 64))) == ["depth"]

@@ -27,7 +27,7 @@ from robustseg.networks.depth import MultiTask
 from robustseg.odometry import align
 from robustseg.photometric import ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError
-from robustseg.training.multitask import EXTRAS, Uncalibrated, WithMotion, frames_of
+from robustseg.training.multitask import EXTRAS, SHIFT_SCALE, Uncalibrated, WithMotion, frames_of
 from robustseg.types import (
     Batch,
     Dataset,
@@ -48,8 +48,8 @@ SNIPPET = 5
 FRAMES = 60
 """Of a video, what its per-row median depth is taken from."""
 
-Motion = Callable[[Images, Images], Pose]
-"""What tells the pose of each frame's camera to that of the next: `(frames, next frames) -> [b, 4, 4]`."""
+Motion = Callable[[Images, Images, Intrinsics], Pose]
+"""What tells the pose of each frame's camera to that of the next: `(frames, next frames, intrinsics) -> [b, 4, 4]`."""
 
 
 class RowDepth(nn.Module):
@@ -206,7 +206,8 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
         `depth`, of samples with that extra: beside the row median. `views`, of those with neighbours and intrinsics: the
         loss of view synthesis, beside that with the row median, with the motion of the network and with motion found by aligning. A
         network that learned a focal length uses it where the data knows none. `pose`, of drives of four frames or more, each the
-        neighbour of the one before, with poses: the trajectory error in metres, beside going straight ahead.
+        neighbour of the one before, with poses and intrinsics: the trajectory error in metres, beside going straight ahead, each as it is and
+        turned by aligning (see `turned`; with the depth of the network, and with the row median).
 
     Raises:
         RobustsegError: the samples know nothing of the three.
@@ -218,7 +219,7 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
     elif trained.focal is not None:
         data, extras = Uncalibrated(data), [{*names, "intrinsics"} for names in extras]
     deep, seen = (_knowing(data, extras, names) for names in ({"depth"}, set(EXTRAS)))
-    drives = _drives(_knowing(data, extras, {"next", "pose_next"}))
+    drives = _drives(_knowing(data, extras, {"next", "pose_next", "intrinsics"}))
     found = {}
     if len(deep):
         own, flat = (depth_figures(evaluate_depth(guess, deep, size=size)) for guess in (trained.network, rows))
@@ -232,8 +233,14 @@ def judge(trained: WithMotion, rows: RowDepth, data: Dataset, *, size: tuple[int
         )
         found["views"] = Judged({**own, "masked": mean["masked"]}, flat, "row median")
     if len(drives):
-        motions: tuple[Motion, ...] = (trained.motion, straight_ahead)
-        own, flat = ({"ate": float(motion_errors(motion, Resized(drives, size)).mean())} for motion in motions)
+        whole = Resized(drives, size)
+        own, flat = (
+            {
+                "ate": float(motion_errors(motion, whole).mean()),
+                "ate turned": float(motion_errors(turned(depth, motion), whole).mean()),
+            }
+            for depth, motion in ((trained.network, told_by(trained)), (rows, straight_ahead))
+        )
         found["pose"] = Judged(own, flat, "straight ahead")
     if not found:
         raise RobustsegError(
@@ -260,17 +267,49 @@ def _follows(sample: Sample, after: Sample) -> bool:
     return torch.equal(sample.extras["next"], after.image)
 
 
-def straight_ahead(frames: Images, following: Images) -> Pose:
-    """The baseline of motion: straight ahead, always as far."""
-    return torch.from_numpy(forward_motion(len(frames))).to(frames)
+def straight_ahead(frames: Images, following: Images, intrinsics: Intrinsics) -> Pose:
+    """The baseline of motion: straight ahead, always as far as a motion network begins with."""
+    ahead = torch.from_numpy(forward_motion(len(frames))).to(frames)
+    ahead[:, :3, 3] *= SHIFT_SCALE
+    return ahead
+
+
+def told_by(trained: WithMotion) -> Motion:
+    """The motion network of a training."""
+
+    def motion(frames: Images, following: Images, intrinsics: Intrinsics) -> Pose:
+        with frozen(trained.motion), torch.no_grad():
+            given = (x.to(device_of(trained), dtype_of(trained)) for x in (frames, following))
+            pose: Pose = trained.motion(*given).to(frames)
+            return pose
+
+    return motion
+
+
+def turned(network: "Network | RowDepth", motion: Motion) -> Motion:
+    """A motion with its own shift and the turn that aligning the frames finds with the depth of a network.
+
+    A motion network knows turns like those it was trained on, where aligning finds any; the shift that it finds beside makes up for what is
+    wrong with the depth, so that is left as it was.
+    """
+
+    def both(frames: Images, following: Images, intrinsics: Intrinsics) -> Pose:
+        pose = motion(frames, following, intrinsics)
+        with frozen(network), torch.no_grad():
+            depth = network.depth(frames.to(device_of(network), dtype_of(network))).to(frames)  # type: ignore[operator]
+        found = pose.clone()
+        found[:, :3, :3] = align(frames, following, depth, pose, intrinsics)[:, :3, :3]
+        return found
+
+    return both
 
 
 def motion_errors(motion: Motion, data: Dataset, *, snippet: int = SNIPPET) -> np.ndarray:
     """The trajectory error of every snippet of frames, metres (`depth_metrics.snippet_errors`), over all sequences.
 
     Args:
-        motion: a network or `straight_ahead`.
-        data: frames of whole sequences in order, with the extras `next` and `pose_next`, at the size that `motion` expects.
+        motion: such as `told_by(trained)`, `straight_ahead`, or one of these `turned`.
+        data: frames of whole sequences in order, with the extras `next`, `pose_next` and `intrinsics`, at the size that `motion` expects.
         snippet: frames of one.
 
     Raises:
@@ -291,15 +330,10 @@ def motion_errors(motion: Motion, data: Dataset, *, snippet: int = SNIPPET) -> n
 
 def _step(motion: Motion, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The true and the found pose of a frame's camera to the next."""
-    lost = [name for name in ("next", "pose_next") if name not in sample.extras]
+    lost = [name for name in ("next", "pose_next", "intrinsics") if name not in sample.extras]
     if lost:
         raise RobustsegError(
             f"expected '{lost[0]}' of each frame, got none of '{sample.id}'; try streets(neighbours=True) or kitti_odometry"
         )
-    frames = [x[None] for x in (sample.image, sample.extras["next"])]
-    if isinstance(motion, nn.Module):
-        with frozen(motion), torch.no_grad():
-            pose = motion(*(x.to(device_of(motion), dtype_of(motion)) for x in frames))
-    else:
-        pose = motion(frames[0], frames[1])
+    pose = motion(*(x[None] for x in (sample.image, sample.extras["next"], sample.extras["intrinsics"])))
     return sample.extras["pose_next"].double().numpy(), pose[0].double().cpu().numpy()
