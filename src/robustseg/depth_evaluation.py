@@ -268,7 +268,7 @@ def _follows(sample: Sample, after: Sample) -> bool:
 
 
 def straight_ahead(frames: Images, following: Images, intrinsics: Intrinsics) -> Pose:
-    """The baseline of motion: straight ahead, always as far as a motion network begins with."""
+    """The baseline of motion: straight ahead, always as far; in units in which inverse depth is 1 on average, so that frames can be aligned."""
     ahead = torch.from_numpy(forward_motion(len(frames))).to(frames)
     ahead[:, :3, 3] *= SHIFT_SCALE
     return ahead

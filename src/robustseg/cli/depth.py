@@ -25,10 +25,10 @@ def depth(
 ) -> None:
     """Measure depth and motion of a training with video, beside baselines that look at no image.
 
-    Depth beside the median of each row over the training video, motion beside going straight ahead, and the loss of view
-    synthesis, with the motion of the network and with motion found by aligning the frames; of the averaged weights at the
-    end of the training. Adds a line for each data set to OUT/depth.jsonl and draws some frames,
-    image, depth, true depth and error, in OUT/depth-0.png, depth-1.png and so on.
+    Depth beside the median of each row over the training video, motion beside going straight ahead, both also with the turn
+    that aligning the frames finds, and the loss of view synthesis, with the motion of the network and with motion found by
+    aligning the frames; of the averaged weights at the end of the training. Adds a line for each data set to OUT/depth.jsonl
+    and draws some frames, image, depth, true depth and error, in OUT/depth-0.png, depth-1.png and so on.
     """
     from robustseg import api
     from robustseg.datasets import Spread
