@@ -15,6 +15,7 @@ LAYERS = [  # low to high; neighbours on a line do not know each other
     {"summary", "registry", "provenance"},
     {"losses", "geometry", "similarity", "findings"},
     {"attacks", "networks", "datasets", "noise", "saved", "photometric", "odometry"},
+    {"stereo"},
     {"training", "doctor", "flags", "synthesis", "film", "alignment"},
     {"monitor"},
     {"evaluation", "depth_evaluation", "api"},

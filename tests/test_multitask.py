@@ -16,7 +16,7 @@ from robustseg.datasets.augment import Augmentation
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.erfnet import ERFNet
-from robustseg.photometric import SMALLER, view_synthesis_loss
+from robustseg.photometric import view_synthesis_loss
 from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
 from robustseg.training import DepthTask, Recipe, Step, multitask, train
 from robustseg.training.multitask import (
@@ -59,7 +59,7 @@ def test_learns_two_images_and_their_depth(tmp_path: Path) -> None:
     depth = [s.depth_loss or 0.0 for s in steps]
     labels = [s.loss - d for s, d in zip(steps, depth, strict=True)]
     assert labels[-1] < 0.6 * labels[0]
-    assert sum(depth[-4:]) < 0.8 * sum(depth[:4])
+    assert sum(depth[-4:]) < 0.7 * sum(depth[4:8])  # four steps in, labels by search begin
     assert all(0 < (s.masked or 0) < 1 for s in steps[-4:])
     assert {s.passes for s in steps} == {4}
 
@@ -237,7 +237,7 @@ def test_once_motion_is_about_right_frames_are_aligned_and_it_learns_from_that(m
     seen = task.view(task.trained.network, scene, video).loss
     before, after = (shift @ given[3]).chunk(2)
     given_to_loss = (scene.disparity, *frames_of(video)[:3], before, after, scene.intrinsics)
-    assert torch.equal(seen, view_synthesis_loss(*given_to_loss, smaller=SMALLER).loss)
+    assert torch.equal(seen, view_synthesis_loss(*given_to_loss).loss)
 
 
 def test_motion_starts_near_rest() -> None:

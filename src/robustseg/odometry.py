@@ -24,7 +24,7 @@ from robustseg.types import Images, Pose
 
 STEPS = {8: 8, 4: 8, 2: 8, 1: 8}
 """At which parts of the images' size they are aligned, one after the other, with how many steps of Gauss-Newton."""
-TRACKING = {4: 3, 2: 3, 1: 1}
+TRACKING = {1: 3}
 """`STEPS` from a pose that is about right, at a quarter of the cost."""
 SMALLEST = 16
 """Pixels that the shorter side must have to be aligned at less than its size; from fewer, six numbers are found badly (`LOG.md`)."""

@@ -134,7 +134,7 @@ def view_synthesis_loss(
 
 
 def _at_size(disparity: Tensor, views: _Views, auto_mask: bool) -> ViewSynthesis:
-    error_to = _errors_from(views.images)
+    error_to = errors_from(views.images)
     with torch.no_grad():
         unmoved = torch.minimum(*(error_to(neighbour) for neighbour in views.neighbours))
     error, warps, depth = torch.full_like(unmoved, torch.inf), [], disparity_to_depth(disparity)
@@ -159,14 +159,14 @@ def photometric_error(first: Images, second: Images) -> Tensor:
     Source: Godard et al., CVPR 2017, equation 4.
     Differs: SSIM in windows of 5x5, where they have 3x3: of the depths that a plane sweep tries, the true one stands out more (`LOG.md`).
     """
-    return _errors_from(first)(second)
+    return errors_from(first)(second)
 
 
-def _errors_from(first: Images) -> Callable[[Images], Tensor]:
-    """`photometric_error` of one image to any number of others."""
+def errors_from(first: Float[Tensor, "b c h w"]) -> Callable[[Tensor], Tensor]:
+    """`photometric_error` of one image, of any number of colours, to any number of others."""
     likeness = Likeness(first, window=torch.full((SSIM_WINDOW,), 1 / SSIM_WINDOW))
 
-    def error(second: Images) -> Tensor:
+    def error(second: Tensor) -> Tensor:
         structure = ((1 - likeness(second)) / 2).clamp(0, 1)
         return SSIM_WEIGHT * structure + (1 - SSIM_WEIGHT) * (first - second).abs().mean(1)
 

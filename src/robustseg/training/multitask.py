@@ -16,18 +16,33 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robustseg import registry
 from robustseg.datasets.augment import Augmentation
-from robustseg.geometry import disparity_to_depth, invert_pose, rigid_pose
+from robustseg.geometry import disparity_to_depth, invert_pose, rigid_pose, shrink_intrinsics
 from robustseg.networks.depth import MultiTask
 from robustseg.odometry import TRACKING, align
 from robustseg.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
 from robustseg.records import RobustsegError, SpecError
+from robustseg.stereo import label_loss, search_depth
 from robustseg.training.resumable import Batches, Remembered, identity
-from robustseg.types import Batch, Dataset, Images, Intrinsics, Logits, Mask, Network, Pose, Sample, frozen
+from robustseg.types import (
+    Batch,
+    Dataset,
+    Depth,
+    Images,
+    Intrinsics,
+    Logits,
+    Mask,
+    Network,
+    PerImage,
+    Pose,
+    Sample,
+    frozen,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +59,8 @@ It keeps the pixels that the motion found so far explains better than rest does.
 the ones that happen to agree with it, so a wrong guess is confirmed, and rest is hardly left. Once the motion is about right,
 the pixels that are left out are those that should be. Only from then on, too, is it found by aligning the frames.
 """
+ROWS = 96
+"""From twice so many rows on frames are halved before they are aligned and searched, which costs many passes over them."""
 ALIGNMENT_WEIGHT = 0.01
 """Of what the motion network lacks to the motion found by aligning, in the loss."""
 
@@ -241,45 +258,46 @@ class SecondTask:
         """How well the scene explains the frames.
 
         At first with the motion that the network tells, which learns from that. Once it is about right, with what aligning the frames
-        makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Then the network learns from
-        what was found: where gradients flow, the loss has what it lacks to that besides.
+        makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Where gradients flow the loss has
+        two things more from then on: what the depth lacks to that found by searching about it (`robustseg.stereo`), in place of smaller images,
+        and what the motion network lacks to the motion found.
 
         Args:
             network: that finds what moves. progress: of the training, 0 to 1, see `UNMASKED`.
         """
-        previous, following = (video.extras[name] for name in EXTRAS[:2])
         moving = self._moving(network, video.images) if self.task.moving else None
-        told = poses = torch.cat([scene.pose_previous, scene.pose_next])
-        settled = progress >= UNMASKED
-        if settled:
-            depth = disparity_to_depth(scene.disparity.detach())
-            if moving is not None:
-                depth = depth.masked_fill(moving, torch.nan)  # what is no number does not count
-            poses = align(
-                video.images.repeat(2, 1, 1, 1),
-                torch.cat([previous, following]),
-                depth.repeat(2, 1, 1),
-                told.detach(),
-                scene.intrinsics.detach().repeat(2, 1, 1),
-                steps=TRACKING,
-                believed=False,
-            )
-        before, after = poses.chunk(2)
-        view = view_synthesis_loss(
+        told = torch.cat([scene.pose_previous, scene.pose_next])
+        if progress < UNMASKED:
+            return self._explained(scene, video, told, moving, auto_mask=False, smaller=SMALLER)
+        small = _Small.of(scene, video, moving)
+        found = small.aligned(told.detach())
+        view = self._explained(scene, video, found, moving)
+        if not told.requires_grad:
+            return view
+        lacks = small.lacks(found) + ALIGNMENT_WEIGHT * _apart(told, found).view(2, -1).sum(0)
+        return view._replace(loss=view.loss + lacks)
+
+    def _explained(
+        self,
+        scene: Scene,
+        video: Batch,
+        poses: Tensor,
+        moving: Mask | None,
+        *,
+        auto_mask: bool = True,
+        smaller: Sequence[int] = (),
+    ) -> ViewSynthesis:
+        neighbours = (video.extras[name] for name in EXTRAS[:2])
+        return view_synthesis_loss(
             scene.disparity,
             video.images,
-            previous,
-            following,
-            before,
-            after,
+            *neighbours,
+            *poses.chunk(2),
             scene.intrinsics,
             moving=moving,
-            auto_mask=settled,
-            smaller=SMALLER,
+            auto_mask=auto_mask,
+            smaller=smaller,
         )
-        if settled and told.requires_grad:
-            return view._replace(loss=view.loss + ALIGNMENT_WEIGHT * _apart(told, poses).view(2, -1).sum(0))
-        return view
 
     def _moving(self, network: Network, frames: Images) -> Mask:
         movers = [i for i, name in enumerate(network.label_space.names) if name in self.task.moving]
@@ -315,6 +333,45 @@ class SecondTask:
         with frozen(trained), torch.no_grad():
             scene = trained.scene(trained.network.disparity(video.images), *frames_of(video))
             return scene, self.view(trained.network, scene, video)
+
+
+class _Small(NamedTuple):
+    """Frames, what is known of them and what moves, small enough for aligning and searching: with 96 to 191 rows, if there are as many."""
+
+    images: Images
+    neighbours: tuple[Images, Images]
+    depth: Depth
+    intrinsics: Intrinsics
+    moving: Mask
+
+    @classmethod
+    def of(cls, scene: Scene, video: Batch, moving: Mask | None) -> "_Small":
+        part = 1
+        while min(video.images.shape[-2:]) >= 2 * part * ROWS:
+            part *= 2
+        images, previous, following = (
+            F.avg_pool2d(x, part) for x in (video.images, *(video.extras[n] for n in EXTRAS[:2]))
+        )
+        whole = F.interpolate(
+            scene.disparity.unsqueeze(1), video.images.shape[-2:], mode="bilinear", align_corners=False
+        )
+        depth = disparity_to_depth(F.avg_pool2d(whole, part)).squeeze(1)
+        if moving is None:
+            moving = torch.zeros_like(video.images[:, 0], dtype=torch.bool)
+        moving = F.max_pool2d(moving.to(images).unsqueeze(1), part).squeeze(1) > 0
+        return cls(images, (previous, following), depth, shrink_intrinsics(scene.intrinsics.detach(), part), moving)
+
+    def aligned(self, poses: Pose) -> Pose:
+        """The poses to both neighbours, those before first, found by aligning."""
+        known = self.depth.detach().masked_fill(self.moving, torch.nan)  # what is no number does not count
+        twice = (x.repeat(2, *(1,) * (x.dim() - 1)) for x in (self.images, known, self.intrinsics))
+        images, depth, intrinsics = twice
+        return align(images, torch.cat(self.neighbours), depth, poses, intrinsics, steps=TRACKING, believed=False)
+
+    def lacks(self, poses: Tensor) -> PerImage:
+        """What the depth lacks to that found by searching about it."""
+        searched = search_depth(self.images, self.neighbours, self.depth.detach(), poses.chunk(2), self.intrinsics)
+        return label_loss(self.depth, searched._replace(clear=searched.clear & ~self.moving))
 
 
 def _apart(told: Pose, found: Pose) -> Tensor:
