@@ -1,23 +1,27 @@
 """Depth from video beside the labels: it learns, resumes bit for bit, weighs gradients as asked, and says what is wrong."""
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
 from robustseg import registry
 from robustseg.datasets.augment import Augmentation
+from robustseg.geometry import shrink_intrinsics
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.erfnet import ERFNet
 from robustseg.photometric import view_synthesis_loss
 from robustseg.records import MissingExtra, RobustsegError, SpecError, read_lines
+from robustseg.stereo import Searched
 from robustseg.training import DepthTask, Recipe, Step, multitask, train
 from robustseg.training.multitask import (
     ALIGNMENT_WEIGHT,
@@ -238,6 +242,44 @@ def test_once_motion_is_about_right_frames_are_aligned_and_it_learns_from_that(m
     before, after = (shift @ given[3]).chunk(2)
     given_to_loss = (scene.disparity, *frames_of(video)[:3], before, after, scene.intrinsics)
     assert torch.equal(seen, view_synthesis_loss(*given_to_loss).loss)
+
+
+def test_depth_learns_from_a_search_on_small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multitask, "ROWS", 16)  # frames of 32 rows are halved
+    task = second(DepthTask(VIDEO, 1.0))
+    video = task.batches[0]
+    scene = task.trained(video.images, *frames_of(video)).scene
+    given: list[Any] = []
+
+    def nearer(images: Tensor, others: Any, depth: Tensor, poses: Any, intrinsics: Tensor) -> Searched:
+        """All that is on the left half, by a factor."""
+        given.extend((images, *others, depth, *poses, intrinsics))
+        half = torch.where(torch.arange(depth.shape[2]) < depth.shape[2] // 2, 0.8, 1.0)
+        return Searched(depth * half, torch.ones_like(depth, dtype=torch.bool))
+
+    monkeypatch.setattr(multitask, "search_depth", nearer)
+    lost = task.view(task.trained.network, scene, video).loss
+    assert [tuple(x.shape) for x in given[:4]] == [(2, 3, 16, 24)] * 3 + [(2, 16, 24)]
+    torch.testing.assert_close(given[0], F.avg_pool2d(video.images, 2))
+    torch.testing.assert_close(given[6], shrink_intrinsics(video.extras["intrinsics"], 2))
+    assert not given[3].requires_grad
+    monkeypatch.setattr(multitask, "search_depth", lambda *given: Searched(given[2], given[2] > 0))
+    kept = task.view(task.trained.network, scene, video).loss
+    torch.testing.assert_close(lost - kept, torch.full((2,), -math.log(0.8) / 2), atol=1e-4, rtol=0)
+    pulled = torch.autograd.grad((lost - kept).sum(), scene.disparity)[0]
+    left, right = pulled.chunk(2, 2)
+    assert (left < 0).all()  # a larger disparity is nearer, and loses less
+    assert left.abs().sum() > 0.9 * pulled.abs().sum()
+    assert right.abs().max() < left.abs().min()
+
+
+def test_what_moves_has_no_label() -> None:
+    task = second(DepthTask(VIDEO, 1.0, moving=("car",)))
+    task.trained.network.module.segmentation.head.bias.data.zero_()[8] = 1e4  # cars all over
+    video = task.batches[0]
+    scene = task.trained(video.images, *frames_of(video)).scene
+    lost = task.view(task.trained.network, scene, video).loss
+    assert torch.autograd.grad(lost.sum(), scene.disparity)[0].abs().max() == 0
 
 
 def test_motion_starts_near_rest() -> None:

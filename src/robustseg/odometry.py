@@ -25,7 +25,7 @@ from robustseg.types import Images, Pose
 STEPS = {8: 8, 4: 8, 2: 8, 1: 8}
 """At which parts of the images' size they are aligned, one after the other, with how many steps of Gauss-Newton."""
 TRACKING = {1: 3}
-"""`STEPS` from a pose that is about right, at a quarter of the cost."""
+"""From a pose that is about right, which smaller images would only make worse."""
 SMALLEST = 16
 """Pixels that the shorter side must have to be aligned at less than its size; from fewer, six numbers are found badly (`LOG.md`)."""
 BLOCK = 8

@@ -37,7 +37,9 @@ class Searched(NamedTuple):
     """What a search found.
 
     Args:
-        depth: `[b, h, w]`. clear: bool `[b, h, w]`, where no other depth, but those next to it, costs nearly as little.
+        depth: `[b, h, w]`. clear: bool `[b, h, w]`, where no other depth, but those next to it, costs nearly as little; where it is not the
+            first or last that was tried, as things that move by themselves seem to be further off or nearer than any; and where it
+            explains the frame better than rest does, as in auto-masking.
     """
 
     depth: Depth
@@ -64,6 +66,7 @@ def search_depth(
     with torch.no_grad():
         grey, *others = (x.mean(1, keepdim=True) for x in (images, *others))
         error_to = errors_from(grey)
+        unmoved = torch.stack([error_to(other) for other in others]).mean(0)
         costs = []
         for step in range(-STEPS, STEPS + 1):
             tried = depth * math.exp(STEP * step)
@@ -72,12 +75,15 @@ def search_depth(
                 seen = warp(other, tried, pose, intrinsics, elsewhere=grey)
                 errors.append(torch.where(seen.valid, error_to(seen.images), torch.nan))
             costs.append(torch.stack(errors).nanmean(0).nan_to_num(1.0))
-        total = semi_global(torch.stack(costs, 1), grey)
+        cost = torch.stack(costs, 1)
+        total = semi_global(cost, grey)
         best = total.argmin(1, keepdim=True)
         apart = (torch.arange(total.shape[1], device=best.device).view(1, -1, 1, 1) - best).abs()
         margin = total.masked_fill(apart <= 2, torch.inf).amin(1) - total.amin(1)
-        clear = margin > CLEAR * margin.flatten(1).median(1).values.view(-1, 1, 1)
-        return Searched(depth * (STEP * (_refined(total, best) - STEPS)).exp(), clear)
+        sole = margin > CLEAR * margin.flatten(1).median(1).values.view(-1, 1, 1)
+        inside = ((best - STEPS).abs() < STEPS).squeeze(1)
+        moved = cost.gather(1, best).squeeze(1) < unmoved
+        return Searched(depth * (STEP * (_refined(total, best) - STEPS)).exp(), sole & inside & moved)
 
 
 def label_loss(depth: Depth, searched: Searched) -> PerImage:

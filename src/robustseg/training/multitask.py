@@ -2,8 +2,9 @@
 
 A step sees a batch with labels and a batch of video of the same size, in one pass of the encoder, so batch norm sees both.
 The video's loss is that of view synthesis (`robustseg.photometric`), for which a second network, here and not kept,
-tells how the camera moved, in most of a training only about, and the frames are aligned from there (`robustseg.odometry`). One number, the weight lambda, makes every training of a comparison: 0 is the control, whose
-encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
+tells how the camera moved. In most of a training it tells so only about: the frames are aligned from there (`robustseg.odometry`), and depths
+searched about those that the network sees are labels besides (`robustseg.stereo`). One number, the weight lambda, makes every training of a
+comparison: 0 is the control, whose encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
 
 Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 2017, and Godard et al., ICCV 2019 (motion).
 """
