@@ -4,7 +4,7 @@
 
 Steps of `robustseg.training.train` on streets (augmentation, passes, losses, optimiser, averaged weights), one kind after the other
 in turns: labels alone, labels alone with as many images as both batches have together, and labels with video. *View synthesis*:
-from disparity and poses to the loss, with the frames aligned, and back to the gradients in both; all other losses count as the rest.
+from disparity and poses to the loss, with the frames aligned and searched, and back to the gradients in both; all other losses count as the rest.
 Times are those of the processor, on one thread: what else the machine does matters little. Exit code 1 where view synthesis takes a
 quarter of a step or more, or the step with video more than 2.5 times that of labels alone.
 """
@@ -91,7 +91,7 @@ class Watch:
         for tensor in inputs:
             tensor.register_hook(lambda gradient: self._arrived())
         start = time.process_time()
-        # as in nine tenths of a training: with frames aligned (`multitask.UNMASKED`)
+        # as in nine tenths of a training: with frames aligned and searched (`multitask.UNMASKED`)
         view = self._plain(task, network, scene, video, **{**options, "progress": 1.0})
         view.loss.register_hook(lambda gradient: self._start())
         self.seconds += time.process_time() - start

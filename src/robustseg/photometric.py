@@ -5,7 +5,7 @@ difference between the two is a loss, `photometric_error`, and needs nothing but
 hidden in one neighbour (the smaller error of the two neighbours counts), what does not move relative to the camera and
 would be taken for infinitely far (a pixel counts only where warping beats leaving the neighbour as it is: auto-masking), and
 surfaces without texture, which any depth explains (`smoothness`). And its gradient sees no further than the next pixel: what is warped
-to a wrong place is led to the right one only from there. So a training compares small images too, where all is near.
+to a wrong place is led to the right one only from there. So a training begins with small images besides, where all is near.
 
 Source: Godard, Mac Aodha, Firman, Brostow, ICCV 2019, "Digging Into Self-Supervised Monocular Depth Estimation".
 """
@@ -33,7 +33,7 @@ SMOOTHNESS_WEIGHT = 1e-3
 """The weight of smoothness."""
 
 SMALLER = (2, 4, 8, 16)
-"""At which n-ths of their size a training compares the images besides."""
+"""At which n-ths of their size the beginning of a training compares the images besides."""
 SMALLEST = 8
 """Pixels that the shorter side of an image must have to be compared at less than its size."""
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from robustseg.geometry import warp
 from robustseg.photometric import errors_from
+from robustseg.records import ShapeError
 from robustseg.types import Depth, Images, Intrinsics, Mask, PerImage, Pose
 
 STEP, STEPS = 0.12, 3
@@ -29,6 +30,8 @@ BEND, JUMP = 0.2, 1.5
 """What it costs that the factor changes from one pixel to the next by a step, and by more."""
 EDGE = 0.06
 """The difference of grey values at which a jump costs the e-th part."""
+BESIDE = 2
+"""So many depths on each side of the best are no other choice."""
 CLEAR = 0.5
 """By what part of the image's median margin the second choice of a pixel must cost more, for the first to be clear."""
 
@@ -37,9 +40,9 @@ class Searched(NamedTuple):
     """What a search found.
 
     Args:
-        depth: `[b, h, w]`. clear: bool `[b, h, w]`, where no other depth, but those next to it, costs nearly as little; where it is not the
-            first or last that was tried, as things that move by themselves seem to be further off or nearer than any; and where it
-            explains the frame better than rest does, as in auto-masking.
+        depth: `[b, h, w]`. clear: bool `[b, h, w]`, what is to be believed: no other depth, but the two next to it on each side, costs nearly as
+            little. It is not the nearest or farthest that was tried; what wants to go there is often a thing that moves by itself. And
+            it explains the frame better than rest does, much as in auto-masking.
     """
 
     depth: Depth
@@ -60,9 +63,16 @@ def search_depth(
         depth: `[b, h, w]`, the known one. poses: to the cameras of the others, each `[b, 4, 4]`, with shifts in its unit.
         intrinsics: `[b, 3, 3]`, pixels.
 
+    Raises:
+        ShapeError: no other frame, or not a pose for each.
+
     Source: see the module. A depth costs the mean of the photometric errors (`photometric.photometric_error`) of the frames that see its
         point, of grey values for speed, and 1 where none does; four paths are added up, along rows and columns; steps are refined by a parabola.
     """
+    if not others or len(others) != len(poses):
+        raise ShapeError(
+            f"expected other frames and a pose for each, got {len(others)} and {len(poses)}; try those before and after, with their poses"
+        )
     with torch.no_grad():
         grey, *others = (x.mean(1, keepdim=True) for x in (images, *others))
         error_to = errors_from(grey)
@@ -79,7 +89,7 @@ def search_depth(
         total = semi_global(cost, grey)
         best = total.argmin(1, keepdim=True)
         apart = (torch.arange(total.shape[1], device=best.device).view(1, -1, 1, 1) - best).abs()
-        margin = total.masked_fill(apart <= 2, torch.inf).amin(1) - total.amin(1)
+        margin = total.masked_fill(apart <= BESIDE, torch.inf).amin(1) - total.amin(1)
         sole = margin > CLEAR * margin.flatten(1).median(1).values.view(-1, 1, 1)
         inside = ((best - STEPS).abs() < STEPS).squeeze(1)
         moved = cost.gather(1, best).squeeze(1) < unmoved
@@ -92,7 +102,7 @@ def label_loss(depth: Depth, searched: Searched) -> PerImage:
     The median difference of an image is taken out, as the scale that a search finds is the one that it was given.
     """
     difference = (depth / torch.where(searched.clear, searched.depth, 1)).log()
-    level = torch.where(searched.clear, difference.detach(), torch.nan).flatten(1).nanmedian(1).values
+    level = torch.where(searched.clear, difference.detach(), torch.nan).flatten(1).nanmedian(1).values.nan_to_num()
     lacks: Tensor = torch.where(searched.clear, (difference - level.view(-1, 1, 1)).abs(), 0).sum((1, 2))
     return lacks / searched.clear.sum((1, 2)).clamp_min(1)
 
@@ -127,8 +137,8 @@ def _one_way(costs: Tensor, jump: Tensor, along: int) -> Tensor:
 
 
 def _refined(total: Tensor, best: Tensor) -> Tensor:
-    """The lowest place of the parabola through the best choice and those beside it, `[b, h, w]`."""
-    middle = best.clamp(1, total.shape[1] - 2)
-    below, at, above = (total.gather(1, middle + i) for i in (-1, 0, 1))
-    offset = (below - above) / (2 * (below - 2 * at + above)).clamp_min(1e-6)
-    return (middle + offset.clamp(-0.5, 0.5)).squeeze(1)
+    """The lowest place of the parabola through the best choice and those beside it, `[b, h, w]`; the first and last stay."""
+    last = total.shape[1] - 1
+    below, at, above = (total.gather(1, (best + i).clamp(0, last)) for i in (-1, 0, 1))
+    offset = ((below - above) / (2 * (below - 2 * at + above)).clamp_min(1e-6)).clamp(-0.5, 0.5)
+    return (best + offset.masked_fill((best == 0) | (best == last), 0)).squeeze(1)

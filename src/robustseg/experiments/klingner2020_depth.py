@@ -8,8 +8,10 @@ from torch import Tensor
 from robustseg.depth_evaluation import RowDepth, judge
 from robustseg.experiments.klingner2020_evidence import baseline_of
 from robustseg.experiments.study import Measure
+from robustseg.geometry import disparity_to_depth
 from robustseg.networks.depth import MultiTask
-from robustseg.photometric import SMALLER, view_synthesis_loss
+from robustseg.photometric import view_synthesis_loss
+from robustseg.stereo import label_loss, search_depth
 from robustseg.training.multitask import WithMotion
 from robustseg.types import Batch, Dataset
 
@@ -46,8 +48,13 @@ def static_measures(trained: WithMotion, video: Batch) -> dict[str, float]:
     frames = video.images
     scene = trained.scene(trained.network.disparity(frames), frames, frames, frames, video.extras["intrinsics"])
     poses = scene.pose_previous, scene.pose_next
-    view = view_synthesis_loss(scene.disparity, frames, frames, frames, *poses, scene.intrinsics, smaller=SMALLER)
-    gradients = torch.autograd.grad(view.loss.mean(), list(trained.parameters()), allow_unused=True)
+    view = view_synthesis_loss(scene.disparity, frames, frames, frames, *poses, scene.intrinsics)
+    depth = disparity_to_depth(scene.disparity)
+    searched = search_depth(
+        frames, (frames, frames), depth.detach(), [pose.detach() for pose in poses], scene.intrinsics.detach()
+    )
+    loss = (view.loss + label_loss(depth, searched)).mean()
+    gradients = torch.autograd.grad(loss, list(trained.parameters()), allow_unused=True)
     largest = max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
     return {"masked": float(view.masked_share.min()), "gradient": largest}
 

@@ -2,7 +2,7 @@
 
 A step sees a batch with labels and a batch of video of the same size, in one pass of the encoder, so batch norm sees both.
 The video's loss is that of view synthesis (`robustseg.photometric`), for which a second network, here and not kept,
-tells how the camera moved. In most of a training it tells so only about: the frames are aligned from there (`robustseg.odometry`), and depths
+tells how the camera moved. In most of a training it only says where to begin: the frames are aligned from there (`robustseg.odometry`), and depths
 searched about those that the network sees are labels besides (`robustseg.stereo`). One number, the weight lambda, makes every training of a
 comparison: 0 is the control, whose encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
 
@@ -61,7 +61,7 @@ the ones that happen to agree with it, so a wrong guess is confirmed, and rest i
 the pixels that are left out are those that should be. Only from then on, too, is it found by aligning the frames.
 """
 ROWS = 96
-"""From twice so many rows on frames are halved before they are aligned and searched, which costs many passes over them."""
+"""Frames of twice so many pixels or more along their shorter side are halved, until they have less, before they are aligned and searched."""
 ALIGNMENT_WEIGHT = 0.01
 """Of what the motion network lacks to the motion found by aligning, in the loss."""
 
@@ -75,8 +75,8 @@ class DepthTask:
         weight: lambda, 0 to 1: into the encoder flows so much of the gradient from depth and `1 - weight` of that from
             the labels; the decoders learn their own task in full. 0: the control, video counts in batch norm alone.
             1: depth alone; no label and no labelled image is used.
-        moving: names of classes, such as "car", whose pixels the view synthesis leaves out where the network itself sees
-            them.
+        moving: names of classes, such as "car", whose pixels view synthesis, aligning and search leave out where the network
+            itself sees them.
         scale: range of the random factor on the size of the frames, which the video's spec gives; all else is done to them as
             to the labelled images.
     """
@@ -273,7 +273,7 @@ class SecondTask:
         small = _Small.of(scene, video, moving)
         found = small.aligned(told.detach())
         view = self._explained(scene, video, found, moving)
-        if not told.requires_grad:
+        if not torch.is_grad_enabled():
             return view
         lacks = small.lacks(found) + ALIGNMENT_WEIGHT * _apart(told, found).view(2, -1).sum(0)
         return view._replace(loss=view.loss + lacks)
@@ -288,12 +288,15 @@ class SecondTask:
         auto_mask: bool = True,
         smaller: Sequence[int] = (),
     ) -> ViewSynthesis:
-        neighbours = (video.extras[name] for name in EXTRAS[:2])
+        previous, following = (video.extras[name] for name in EXTRAS[:2])
+        before, after = poses.chunk(2)
         return view_synthesis_loss(
             scene.disparity,
             video.images,
-            *neighbours,
-            *poses.chunk(2),
+            previous,
+            following,
+            before,
+            after,
             scene.intrinsics,
             moving=moving,
             auto_mask=auto_mask,
@@ -337,7 +340,7 @@ class SecondTask:
 
 
 class _Small(NamedTuple):
-    """Frames, what is known of them and what moves, small enough for aligning and searching: with 96 to 191 rows, if there are as many."""
+    """Frames, what is known of them and what moves, small enough for aligning and searching, which pass over them many times (`ROWS`)."""
 
     images: Images
     neighbours: tuple[Images, Images]
