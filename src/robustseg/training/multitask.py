@@ -58,7 +58,7 @@ UNMASKED = 0.1
 
 It keeps the pixels that the motion found so far explains better than rest does. Of a motion that is still a guess those are
 the ones that happen to agree with it, so a wrong guess is confirmed, and rest is hardly left. Once the motion is about right,
-the pixels that are left out are those that should be. Only from then on, too, is it found by aligning the frames.
+the pixels that are left out are those that should be. Only from then on, too, is it found by aligning the frames, and is depth searched.
 """
 ROWS = 96
 """Frames of twice so many pixels or more along their shorter side are halved, until they have less, before they are aligned and searched."""
