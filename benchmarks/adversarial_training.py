@@ -26,11 +26,11 @@ from lightning_fabric import Fabric
 
 from robustseg.api import network as build_network
 from robustseg.cli.shared import parse_size
+from robustseg.core.provenance import commit
+from robustseg.core.types import Dataset, Network, Sample, frozen
 from robustseg.networks.passes import counted
-from robustseg.provenance import commit
 from robustseg.training import Adversary, Recipe
 from robustseg.training.loop import _Run
-from robustseg.types import Dataset, Network, Sample, frozen
 
 
 class Noise:

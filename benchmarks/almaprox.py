@@ -24,11 +24,13 @@ from torch import Tensor
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.attacks.minimal import almaprox
+from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import commit, device_name, versions
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Network
 from robustseg.datasets.views import Resized, Spread
-from robustseg.losses import wrong_pixels
+from robustseg.losses.pixelwise import wrong_pixels
 from robustseg.networks.fast import fast
-from robustseg.provenance import commit, device_name, versions
-from robustseg.types import IGNORE, Batch, ImageRng, Network
 
 
 def main() -> int:

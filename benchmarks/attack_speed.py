@@ -30,11 +30,14 @@ from torch import Tensor
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.attacks.gradient import pgd
+from robustseg.core.budget import fraction
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Network
 from robustseg.datasets.views import Resized, Spread
-from robustseg.losses import image_mean, pixel_cross_entropy
-from robustseg.metrics import count, miou
+from robustseg.losses.pixelwise import image_mean, pixel_cross_entropy
 from robustseg.networks.fast import fast
-from robustseg.types import IGNORE, Batch, ImageRng, Network, fraction
+from robustseg.results.metrics import count, miou
 
 WAYS = ("clean", "theirs", "ours", "ours_bfloat16")
 TARGETS = {"loss": 0.001, "miou": 0.2, "speed": 1.4, "speed_bfloat16": 2.5}

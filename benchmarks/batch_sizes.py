@@ -21,12 +21,13 @@ import torch
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.api import perturbation as build_perturbation
+from robustseg.core.provenance import commit, device_name, versions
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Network
 from robustseg.datasets.views import Resized, Spread, batches
-from robustseg.metrics import count, miou
 from robustseg.networks.fast import fast
-from robustseg.provenance import commit, device_name, versions
-from robustseg.records import Counts
-from robustseg.types import ImageRng, Network
+from robustseg.results.metrics import count, miou
+from robustseg.results.record import Counts
 
 LIMITS = {"miou_points": 0.1, "accuracy_points": 1.0}
 ATTACKS = [

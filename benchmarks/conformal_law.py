@@ -21,9 +21,9 @@ import torch
 
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
+from robustseg.core.provenance import commit, device_name, versions
 from robustseg.monitor import conformal
 from robustseg.monitor.triplet import Triplet, suspicions
-from robustseg.provenance import commit, device_name, versions
 
 BINS = 8
 

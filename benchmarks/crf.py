@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import robustseg as rs
+from robustseg.core.provenance import commit, device_name, versions
 from robustseg.networks.crf import MeanFieldCRF
-from robustseg.provenance import commit, device_name, versions
 
 SIZES = ((360, 480), (180, 240))
 NETWORK = "zoo:erfnet-streets"

@@ -17,17 +17,18 @@ from unittest import mock
 
 import torch
 
-from robustseg import metrics
 from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.api import perturbation
 from robustseg.attacks import apgd, steps
+from robustseg.core.provenance import commit, device_name, versions
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Dataset, Network
 from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
-from robustseg.provenance import commit, device_name, versions
-from robustseg.records import Counts
-from robustseg.types import Dataset, ImageRng, Network
+from robustseg.results import metrics
+from robustseg.results.record import Counts
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from profile_sea import scene
 
-from robustseg import losses
 from robustseg.attacks.steps import _look
-from robustseg.provenance import commit, device_name, peak_memory, versions
-from robustseg.types import frozen
+from robustseg.core.provenance import commit, device_name, peak_memory, versions
+from robustseg.core.types import frozen
+from robustseg.losses import pixelwise as losses
 
 LOSSES = (
     "cross_entropy",

@@ -26,11 +26,12 @@ from lightning_fabric import Fabric
 
 from robustseg import api
 from robustseg.cli.shared import parse_size
-from robustseg.photometric import ViewSynthesis
-from robustseg.provenance import commit, device_name, versions
+from robustseg.core.provenance import commit, device_name, versions
+from robustseg.depth.photometric import ViewSynthesis
+from robustseg.networks.motion import Scene
 from robustseg.training import DepthTask, Recipe
 from robustseg.training.loop import _Run
-from robustseg.training.multitask import Scene, SecondTask
+from robustseg.training.multitask import SecondTask
 
 SHARE, RATIO = 0.25, 2.5
 """What must not be reached: of view synthesis in a step, and of a step with video to one of labels alone."""

@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from robustseg.attacks import apgd, steps
-from robustseg.metrics import count
+from robustseg.core.provenance import commit, device_name, versions
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Network
 from robustseg.networks.erfnet import ERFNet
 from robustseg.networks.fast import fast
-from robustseg.provenance import commit, device_name, versions
-from robustseg.types import ImageRng, Network
+from robustseg.results.metrics import count
 
 LIMIT = 0.1
 PARTS = ("network forward", "network backward", "loss forward", "loss backward", "rest")

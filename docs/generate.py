@@ -11,20 +11,21 @@ from typing import Any
 
 import torch
 
-from robustseg import metrics, registry
-from robustseg.experiments.study import Beside, Table
+from robustseg.core import registry
+from robustseg.core.random import ImageRng
 from robustseg.networks.passes import counted
-from robustseg.records import Record, read_records
-from robustseg.summary import clean_of, summary
+from robustseg.results import metrics
+from robustseg.results.record import Record, read_records
+from robustseg.results.summary import clean_of, summary
+from robustseg.studies.study import Beside, Table
 from robustseg.testing import PixelNetwork
-from robustseg.types import ImageRng
 
 ROOT = Path(__file__).parent.parent
-RESULTS, CLEAN = ROOT / "results" / "camvid-cpu", ROOT / "results" / "camvid-clean"
-FOREIGN = ROOT / "results" / "enet-foreign"
-REDUNDANT = ROOT / "results" / "baer2020-camvid"
-ROBUST, PAINTED = ROOT / "results" / "adversarial-camvid", ROOT / "results" / "sandoval2022-camvid"
-PREFERRED = ROOT / "results" / "arnab2018-camvid"
+RESULTS, CLEAN = ROOT / "studies" / "camvid-cpu", ROOT / "studies" / "camvid-clean"
+FOREIGN = ROOT / "studies" / "enet-foreign"
+REDUNDANT = ROOT / "studies" / "baer2020-camvid"
+ROBUST, PAINTED = ROOT / "studies" / "adversarial-camvid", ROOT / "studies" / "sandoval2022-camvid"
+PREFERRED = ROOT / "studies" / "arnab2018-camvid"
 STRENGTHS = (1, 2, 4, 8, 10)
 
 
@@ -112,7 +113,7 @@ def _all_frames(records: list[Record]) -> str:
     height, width = first.size or (0, 0)
     return (
         f"Clean over all {len(first.ids)} test frames at {width}x{height}: {', '.join(figures)} (95 % intervals; "
-        f"`results/camvid-clean/run.sh` at commit {first.commit})."
+        f"`studies/camvid-clean/run.sh` at commit {first.commit})."
     )
 
 
@@ -149,7 +150,7 @@ def _foreign() -> str:
     return (
         f"A network nobody here trained: a public ENet gives {100 * clean['miou']:.1f} % mIoU over {classes} classes on "
         f"{clean['images']} Cityscapes frames at {width}x{height}, and {100 * attacked['miou']:.1f} % under "
-        f"`{attacked['perturbation']}` (`results/enet-foreign/run.sh`, commit {records[0].commit}; "
+        f"`{attacked['perturbation']}` (`studies/enet-foreign/run.sh`, commit {records[0].commit}; "
         "these frames are from its training set, so this shows only that its input is understood)."
     )
 
@@ -171,7 +172,7 @@ def redundant() -> str:
         f"`robustseg reproduce baer2020 --tier {found['tier']}` (seed 0, down 2). Commit {found['commits']}, {found['dates']}, "
         f"{found['hours']}. Beyond the paper's T-AE and S-AE: {found['beyond the paper']}.\n\n{drawn}\n{claims}\n\n"
         f"All tables, three seeds, the paper's figures beside ours, and the numbers behind each verdict: "
-        "[results/baer2020-camvid/tables.md](results/baer2020-camvid/tables.md).\n"
+        "[studies/baer2020-camvid/tables.md](studies/baer2020-camvid/tables.md).\n"
     )
 
 
@@ -194,7 +195,7 @@ def robust() -> str:
     height, width = first.size or (0, 0)
     said = (
         f"mIoU in %, Q = mIoU / clean mIoU, and how many of the {len(first.counts.tp[0])} classes are above 10 % IoU. Tier `camvid`, protocol `cpu`: {width}x{height}, "
-        f"{len(first.ids)} test frames; one seed; attacks in {first.precision}. `results/adversarial-camvid/run.sh`, commit "
+        f"{len(first.ids)} test frames; one seed; attacks in {first.precision}. `studies/adversarial-camvid/run.sh`, commit "
         f"{', '.join(dict.fromkeys(r.commit or 'no checkout' for r in records))}, {max(r.started for r in records)[:10]}, {first.device}, {hours:.1f} hours."
     )
     claims = (
@@ -218,8 +219,8 @@ def preferred() -> str:
     said = "\n\n".join(found["words"])
     return (
         f"{said}\n\nThe paper's claims, tried on these networks:\n\n{_claims(found)}\n\nTier `{found['tier']}`, commit {found['commits']}, {found['dates']}, "
-        f"{found['hours']}; made by `results/arnab2018-camvid/run.sh`. All tables and the numbers behind each verdict: "
-        "[tables.md](../results/arnab2018-camvid/tables.md); the figures: [figures.html](../results/arnab2018-camvid/figures.html).\n"
+        f"{found['hours']}; made by `studies/arnab2018-camvid/run.sh`. All tables and the numbers behind each verdict: "
+        "[tables.md](../studies/arnab2018-camvid/tables.md); the figures: [figures.html](../studies/arnab2018-camvid/figures.html).\n"
     )
 
 
@@ -237,10 +238,10 @@ def _provenance(records: list[Record]) -> str:
     return (
         f"Each cell: mIoU in % over all frames (Seq05VD, a drive not seen in training; 0001TP, one second after a training "
         f"drive), and Q = mIoU / clean mIoU. Tier `camvid`, protocol `cpu`: {width}x{height}, {len(first.ids)} test frames spread "
-        f"evenly over both sequences; one seed. Made by `results/camvid-cpu/run.sh` at commit {commits} on "
+        f"evenly over both sequences; one seed. Made by `studies/camvid-cpu/run.sh` at commit {commits} on "
         f"{max(r.started for r in records)[:10]}, {first.device}, torch {first.versions['torch']}, {hours:.1f} hours. Classes "
         "without a label are left out; void never counts. Intervals (blocks of 15 frames) and per-class figures stand in the "
-        "report: `robustseg report results/camvid-cpu`."
+        "report: `robustseg report studies/camvid-cpu`."
     )
 
 

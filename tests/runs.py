@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustseg import metrics
-from robustseg.panels import Panel
-from robustseg.records import IGNORE, LabelSpace, Record, append_line
+from robustseg.core.files import append_line
+from robustseg.core.labels import IGNORE, LabelSpace
+from robustseg.results import metrics
+from robustseg.results.panels import Panel
+from robustseg.results.record import Record
 
 SPACE = LabelSpace(
     ("road", "car", "pedestrian", "sky <far>"), ((128, 64, 128), (64, 0, 128), (64, 64, 0), (128, 128, 128))

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from robustseg import api, demo
-from robustseg.records import read_records
-from robustseg.types import Batch, ImageRng, frozen
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, frozen
+from robustseg.results.record import read_records
 
 TINY = "erfnet(classes='camvid', width=0.125)"
 

@@ -53,7 +53,7 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
         for p in package.iterdir()
         if p.name[0] not in "_." and p.name != "py.typed"
     }
-    assert listed == real - {"api.py", "zoo/"}
+    assert listed == real - {"zoo/"}
 
 
 def test_make_targets_exist() -> None:

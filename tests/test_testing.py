@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from robustseg import registry
-from robustseg.losses import OBJECTIVES
-from robustseg.records import IGNORE
-from robustseg.registry import Configured
+from robustseg.core import registry
+from robustseg.core.budget import Budget
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import Configured
+from robustseg.losses.pixelwise import OBJECTIVES
 from robustseg.testing import (
     ConformanceError,
     PixelNetwork,
@@ -18,7 +19,6 @@ from robustseg.testing import (
     check_perturbation,
     gray_space,
 )
-from robustseg.types import Budget
 
 EIGHT = Budget.parse("linf:8/255")
 

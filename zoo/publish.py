@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from robustseg.core.provenance import sha256
 from robustseg.networks import weights
-from robustseg.provenance import sha256
 
 TERMS = {
     "streets": "Trained on `streets`, rendered by this package. Apache-2.0, as the package.",

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from publish import TERMS
 
-from robustseg import api, metrics
-from robustseg.evaluation import Conditions, evaluate
+from robustseg import api
+from robustseg.core.provenance import sha256
+from robustseg.evaluation.run import Conditions, evaluate
 from robustseg.monitor.triplet import Triplet, fit
 from robustseg.networks import weights
-from robustseg.provenance import sha256
+from robustseg.results import metrics
 
 MEMBERS = ("teacher", "student", "adaptive")
 

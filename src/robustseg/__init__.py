@@ -9,39 +9,39 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from robustseg.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from robustseg.api import data as data
     from robustseg.api import network as network
     from robustseg.api import perturbation as perturbation
-    from robustseg.evaluation import Conditions as Conditions
-    from robustseg.evaluation import evaluate as evaluate
+    from robustseg.core.budget import Budget as Budget
+    from robustseg.core.errors import RobustsegError as RobustsegError
+    from robustseg.core.labels import LabelSpace as LabelSpace
+    from robustseg.core.random import ImageRng as ImageRng
+    from robustseg.core.types import Network as Network
+    from robustseg.evaluation.run import Conditions as Conditions
+    from robustseg.evaluation.run import evaluate as evaluate
     from robustseg.networks.adapters import adapt as adapt
-    from robustseg.records import Counts as Counts
-    from robustseg.records import LabelSpace as LabelSpace
-    from robustseg.records import Record as Record
-    from robustseg.records import RobustsegError as RobustsegError
-    from robustseg.types import Budget as Budget
-    from robustseg.types import ImageRng as ImageRng
-    from robustseg.types import Network as Network
+    from robustseg.results.record import Counts as Counts
+    from robustseg.results.record import Record as Record
 
 _PUBLIC = {
     "adapt": "networks.adapters",
-    "Budget": "types",
-    "Conditions": "evaluation",
-    "Counts": "records",
+    "Budget": "core.budget",
+    "Conditions": "evaluation.run",
+    "Counts": "results.record",
     "data": "api",
-    "evaluate": "evaluation",
-    "ImageRng": "types",
-    "LabelSpace": "records",
-    "Network": "types",
+    "evaluate": "evaluation.run",
+    "ImageRng": "core.random",
+    "LabelSpace": "core.labels",
+    "Network": "core.types",
     "network": "api",
     "perturbation": "api",
-    "Record": "records",
-    "RobustsegError": "records",
+    "Record": "results.record",
+    "RobustsegError": "core.errors",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Specs to things: `network(spec)`, `data(spec)`, `perturbation(spec)`."""
 
-from robustseg import registry
-from robustseg.types import Dataset, Network, Perturbation
+from robustseg.core import registry
+from robustseg.core.types import Dataset, Network, Perturbation
 
 
 def network(spec: str) -> Network:

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from robustseg import api, metrics
-from robustseg.evaluation import Conditions, Progress, evaluate
+from robustseg import api
+from robustseg.core.files import write_whole
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, device_of, frozen
+from robustseg.evaluation.run import Conditions, Progress, evaluate
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
-from robustseg.panels import quantised
-from robustseg.records import Record, write_whole
 from robustseg.report import write_report
-from robustseg.types import Batch, ImageRng, device_of, frozen
+from robustseg.results import metrics
+from robustseg.results.panels import quantised
+from robustseg.results.record import Record
 
 TRIPLET = "zoo:triplet-streets"
 DATA = "streets(scenes=8, frames=1, size='192x384')"

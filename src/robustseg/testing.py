@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustseg import registry
-from robustseg.records import IGNORE, LabelSpace
-from robustseg.types import Budget, Dataset, ImageRng, Network, Perturbation, device_of, dtype_of, frozen
+from robustseg.core import registry
+from robustseg.core.budget import Budget
+from robustseg.core.labels import IGNORE, LabelSpace
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Dataset, Network, Perturbation, device_of, dtype_of, frozen
 
 
 class ConformanceError(AssertionError):
-    """A contract of `robustseg.types` is not kept; the text says which and by how much."""
+    """A contract of `robustseg.core.types` is not kept; the text says which and by how much."""
 
 
 def _require(kept: bool, sentence: str) -> None:

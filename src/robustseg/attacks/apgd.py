@@ -16,10 +16,12 @@ from torch import Tensor
 from robustseg.attacks.gradient import random_within
 from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Aim, Best, Here, aim, ceiling, climb, direction, round_to_8bit
-from robustseg.losses import balanced, wrong_pixels
-from robustseg.records import SpecError
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective
+from robustseg.core.budget import Budget
+from robustseg.core.errors import SpecError
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Objective
+from robustseg.losses.pixelwise import balanced, wrong_pixels
 
 
 @attack("apgd")

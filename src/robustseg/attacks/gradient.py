@@ -16,9 +16,11 @@ from torch import Tensor
 
 from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Best, Here, aim, climb, direction
-from robustseg.records import SpecError
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, fraction
+from robustseg.core.budget import Budget, fraction
+from robustseg.core.errors import SpecError
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Objective
 
 
 @attack("fgsm")

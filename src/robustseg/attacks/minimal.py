@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from robustseg.attacks.steps import Here, aim, climb, towards
-from robustseg.losses import image_mean, pixel_margin
-from robustseg.records import IGNORE, SpecError
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, PerImage, fraction
+from robustseg.core.budget import Budget, fraction
+from robustseg.core.errors import SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Objective, PerImage
+from robustseg.losses.pixelwise import image_mean, pixel_margin
 
 RHO = 3.0
 """How fast multipliers follow their constraints."""

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustseg import losses
-from robustseg.losses import image_mean, pixel_cross_entropy, wrong_pixels
-from robustseg.records import SpecError
-from robustseg.types import Labels, Network, Objective, PerImage, fraction
+from robustseg.core.budget import fraction
+from robustseg.core.errors import SpecError
+from robustseg.core.types import Labels, Network, Objective, PerImage
+from robustseg.losses import pixelwise as losses
+from robustseg.losses.pixelwise import image_mean, pixel_cross_entropy, wrong_pixels
 
 WEIGHT = 3.0
 """Of what a monitor would notice, in nats of cross-entropy per unit of d beyond its threshold. Of 0.3, 1, 2, 3, 5 and 10,

@@ -10,9 +10,11 @@ from functools import partial
 
 from robustseg.attacks.gradient import pgd
 from robustseg.attacks.steps import towards
-from robustseg.losses import mean_over_pixels, pixel_cospgd, pixel_segpgd
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective
+from robustseg.core.budget import Budget
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Objective
+from robustseg.losses.pixelwise import mean_over_pixels, pixel_cospgd, pixel_segpgd
 
 
 @attack("segpgd")

@@ -5,8 +5,10 @@ network's own labels. The code of Arnab et al. does not clip: `clip=False` gives
 """
 
 from robustseg.attacks.gradient import fgsm, fgsm_ll, ifgsm, ifgsm_ll, pgd
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network
+from robustseg.core.budget import Budget
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network
 
 
 @attack("arnab2018_fgsm")

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Best, Known, aim, round_to_8bit, towards
-from robustseg.losses import pixel_jensen_shannon
-from robustseg.records import SpecError
-from robustseg.registry import attack
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, frozen, require_pair
+from robustseg.core.budget import Budget
+from robustseg.core.errors import SpecError
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Objective, frozen, require_pair
+from robustseg.losses.pixelwise import pixel_jensen_shannon
 
 
 @attack("search")

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robustseg.losses import wrong_pixels
-from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
-from robustseg.types import Budget, ImageRng, Images, Labels, Network, Objective, frozen, require_pair
+from robustseg.core.budget import Budget
+from robustseg.core.errors import RobustsegError, ShapeError, SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Images, Labels, Network, Objective, frozen, require_pair
+from robustseg.losses.pixelwise import wrong_pixels
 
 GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
 """Which labels an attacker works with: away from the first two, towards the last two."""

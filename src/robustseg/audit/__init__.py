@@ -16,18 +16,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from robustseg import api, metrics, registry
+from robustseg import api
 from robustseg.audit import controls, probes
 from robustseg.audit.controls import LARGE, Control, Left
 from robustseg.audit.verdicts import Verdict, unchecked
+from robustseg.core import registry
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import append_line, sole_writer
+from robustseg.core.provenance import commit
+from robustseg.core.types import Batch, Dataset, Network
 from robustseg.datasets import Chosen, Resized
-from robustseg.evaluation import Conditions, Progress, evaluate
-from robustseg.findings import FILE, NOT_CHECKED, Finding, on, read_findings, subject_of
+from robustseg.evaluation.run import Conditions, Progress, evaluate
 from robustseg.networks.weights import read_metadata, zoo_files
-from robustseg.provenance import commit
-from robustseg.records import Record, RobustsegError, append_line, read_records, sole_writer
-from robustseg.summary import conditions
-from robustseg.types import Batch, Dataset, Network
+from robustseg.results import metrics
+from robustseg.results.findings import FILE, NOT_CHECKED, Finding, on, read_findings, subject_of
+from robustseg.results.record import Record, read_records
+from robustseg.results.summary import conditions
 
 
 class Cost(NamedTuple):

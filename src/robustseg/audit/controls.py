@@ -12,11 +12,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from robustseg import metrics, registry
 from robustseg.audit.verdicts import Verdict, doubtful, fine
-from robustseg.records import Record
-from robustseg.summary import largest_score, mean_score
-from robustseg.types import Budget, as_255
+from robustseg.core import registry
+from robustseg.core.budget import Budget, as_255
+from robustseg.results import metrics
+from robustseg.results.record import Record
+from robustseg.results.summary import largest_score, mean_score
 
 QUERIES = 300
 """Of the search without gradients. On an ERFNet at 4/255, 100 queries get 75 % of the pixels wrong."""

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from robustseg.audit.verdicts import Verdict, doubtful, fine, unchecked
-from robustseg.flags import (
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Images, Labels, Network, frozen
+from robustseg.evaluation.flags import (
     FEW,
     are_probabilities,
     different_values,
@@ -23,9 +26,7 @@ from robustseg.flags import (
     saturation,
     zero_share,
 )
-from robustseg.losses import cross_entropy
-from robustseg.records import IGNORE
-from robustseg.types import Batch, ImageRng, Images, Labels, Network, frozen
+from robustseg.losses.pixelwise import cross_entropy
 
 TINY = 1e-5
 """The size of the changes that probe: far below the 1/255 of an image, far above the rounding of float64 and float32."""

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from robustseg.findings import NOT_CHECKED, OK, SUSPICIOUS
+from robustseg.results.findings import NOT_CHECKED, OK, SUSPICIOUS
 
 
 class Verdict(NamedTuple):

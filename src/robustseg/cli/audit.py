@@ -9,7 +9,7 @@ from rich.table import Table
 from robustseg.cli.shared import Device, app, err, open_network, out, pick_device, plain, progress_bar
 
 if TYPE_CHECKING:
-    from robustseg.findings import Finding
+    from robustseg.results.findings import Finding
 
 
 @app.command()

@@ -31,11 +31,11 @@ def depth(
     and draws some frames, image, depth, true depth and error, in OUT/depth-0.png, depth-1.png and so on.
     """
     from robustseg import api
+    from robustseg.core.files import append_line, make_folder
+    from robustseg.core.provenance import commit, digest
     from robustseg.datasets import Spread
-    from robustseg.depth_evaluation import RowDepth, judge, trained_on_video, video_of
-    from robustseg.gallery import depth_sheet, write_picture
-    from robustseg.provenance import commit, digest
-    from robustseg.records import append_line, make_folder
+    from robustseg.evaluation.depth import RowDepth, judge, trained_on_video, video_of
+    from robustseg.synthesis.output import depth_sheet, write_picture
 
     wanted, sets = parse_size(size), [api.data(spec) for spec in data]
     trained = trained_on_video(folder).to(pick_device(device))

@@ -26,7 +26,7 @@ from robustseg.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from robustseg.types import Network
+    from robustseg.core.types import Network
 
 
 @app.command()
@@ -73,8 +73,8 @@ def evaluate(
     A cut run goes on when the same command is given again.
     """
     from robustseg import api
-    from robustseg.evaluation import Conditions, plan
-    from robustseg.evaluation import evaluate as run
+    from robustseg.evaluation.run import Conditions, plan
+    from robustseg.evaluation.run import evaluate as run
 
     conditions = Conditions(seed=seed, batch_size=batch_size, precision=precision)
     changes = [None, *(api.perturbation(spec) for spec in perturbation or [])]  # cheap checks come first
@@ -123,8 +123,8 @@ def compare(
     after: Annotated[Path, typer.Argument(help="Run folder of the new network.")],
 ) -> None:
     """Pair two runs image by image; exit code 1 if the second is significantly worse anywhere."""
-    from robustseg.records import read_records
     from robustseg.report import compare as pair
+    from robustseg.results.record import read_records
 
     comparisons = pair(read_records(before), read_records(after))
     table = Table("perturbation", "images", "mIoU before", "after", "difference", "verdict", box=None)

@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from robustseg.cli.shared import Device, OutDir, app, err, open_network, out, parse_size, pick_device
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
     from robustseg.datasets.video import Frame

@@ -19,7 +19,7 @@ from robustseg.cli.shared import (
     pick_device,
     plain,
 )
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -32,8 +32,8 @@ def list_names(
     kind: Annotated[str | None, typer.Argument(help="network, data, perturbation or monitor")] = None,
 ) -> None:
     """List what a spec may name: networks, data sets, perturbations."""
-    from robustseg import registry
-    from robustseg.records import SpecError
+    from robustseg.core import registry
+    from robustseg.core.errors import SpecError
 
     kinds = sorted(set(registry.KINDS.values()))
     if kind is not None and kind not in kinds:
@@ -56,7 +56,7 @@ def doctor(
     everything: Annotated[bool, typer.Option("--all", help="Read every image, not 20 of them.")] = False,
 ) -> None:
     """Say in plain words what a data set (and a network on it) looks like, and what is missing."""
-    from robustseg.doctor import examine
+    from robustseg.evaluation.doctor import examine
 
     findings = examine(data, network=network, samples=None if everything else 20)
     for line in findings.lines:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from robustseg.cli.shared import Device, OutDir, app, err, out, parse_size, pick_device, plain, progress_bar
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 PAPERS = ("arnab2018", "baer2020", "klingner2020", "sandoval2022")
 
@@ -57,7 +57,7 @@ def reproduce(
         if given and paper not in owners[option]:
             known = " or ".join(owners[option])
             raise RobustsegError(f"expected --{option} with {known} only, got it with {paper}; try without")
-    module = importlib.import_module(f"robustseg.experiments.{paper}")
+    module = importlib.import_module(f"robustseg.studies.{paper}")
     own = {"networks": network or [], "size": parse_size(size) if size else None} if network or size else {}
     study = module.tier(tier, data, **own)
     options = {"rows": [row.strip() for row in rows.split(",")]} if rows else {}

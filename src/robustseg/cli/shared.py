@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperGroup
 
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
-    from robustseg.types import Dataset, Network
+    from robustseg.core.types import Dataset, Network
 
 out, err = Console(), Console(stderr=True)
 
@@ -83,7 +83,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         SpecError: it is not two whole numbers above 0.
     """
-    from robustseg.records import SpecError
+    from robustseg.core.errors import SpecError
 
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
@@ -135,8 +135,8 @@ def print_summary(folder: Path) -> None:
 
 
 def _print_worst(folder: Path) -> None:
-    from robustseg.records import read_records
     from robustseg.report import worst_cases
+    from robustseg.results.record import read_records
 
     table = Table("network", "within", "worst of", "mIoU %", "none below %", "accuracy %", box=None)
     for case in worst_cases(read_records(folder)):

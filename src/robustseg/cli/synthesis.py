@@ -9,26 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robustseg.cli.shared import (
-    Device,
-    OutDir,
-    Size,
-    app,
-    err,
-    open_data,
-    open_network,
-    out,
-    parse_size,
-    pick_device,
-)
-from robustseg.records import IGNORE, RobustsegError
+from robustseg.cli.shared import Device, OutDir, Size, app, err, open_data, open_network, out, parse_size, pick_device
+from robustseg.core.errors import RobustsegError
+from robustseg.core.labels import IGNORE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustseg.gallery import Reel
-    from robustseg.synthesis import Step
-    from robustseg.types import Network
+    from robustseg.core.types import Network
+    from robustseg.synthesis.output import Reel
+    from robustseg.synthesis.paint import Step
 
 AREA = 240 * 320
 """Pixels that a photograph is shrunk to where no size is given."""
@@ -75,12 +65,12 @@ def inpaint(
     device: Device = "auto",
 ) -> None:
     """Fill a hole of a photograph so that a network sees a label map there: a picture, a film."""
+    from robustseg.core.film import require_format
+    from robustseg.core.random import ImageRng
     from robustseg.datasets.views import resize_labels
-    from robustseg.film import require_format
-    from robustseg.gallery import Reel, write_synthesis
-    from robustseg.synthesis import Settings, completed
-    from robustseg.synthesis import inpaint as run
-    from robustseg.types import ImageRng
+    from robustseg.synthesis.output import Reel, write_synthesis
+    from robustseg.synthesis.paint import Settings, completed
+    from robustseg.synthesis.paint import inpaint as run
 
     settings = Settings(optimiser, steps, step, budget, smoothness, coarse, shifts, starts)
     require_format(film)
@@ -130,11 +120,11 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Draw an image in which a network sees a label map; without a map, what each class looks like to it."""
-    from robustseg.film import require_format
-    from robustseg.gallery import Reel, class_sheet, write_picture, write_synthesis
-    from robustseg.synthesis import Settings, class_colours
-    from robustseg.synthesis import generate as run
-    from robustseg.types import ImageRng
+    from robustseg.core.film import require_format
+    from robustseg.core.random import ImageRng
+    from robustseg.synthesis.output import Reel, class_sheet, write_picture, write_synthesis
+    from robustseg.synthesis.paint import Settings, class_colours
+    from robustseg.synthesis.paint import generate as run
 
     settings = Settings(optimiser, steps, step, budget, smoothness, coarse, shifts, starts)
     require_format(film)
@@ -169,10 +159,10 @@ def gradients(
     """Show how an image would have to change for a class to be likelier: input gradients, class by class."""
     import torch
 
-    from robustseg.alignment import input_gradients
-    from robustseg.gallery import write_gradients
-    from robustseg.synthesis import require_masks
-    from robustseg.types import ImageRng
+    from robustseg.core.random import ImageRng
+    from robustseg.synthesis.gradients import input_gradients
+    from robustseg.synthesis.output import write_gradients
+    from robustseg.synthesis.paint import require_masks
 
     built = open_network(network).to(pick_device(device))
     images, whole = _photograph(image, size, built)
@@ -204,9 +194,9 @@ class _Photograph(NamedTuple):
 
 
 def _photograph(path: Path, size: str | None, network: "Network") -> _Photograph:
+    from robustseg.core.types import device_of
     from robustseg.datasets.files import read_image
     from robustseg.datasets.views import resize_image
-    from robustseg.types import device_of
 
     if not path.is_file():
         raise RobustsegError(f"expected a photograph at '{path}', got none; try another --image")
@@ -262,7 +252,7 @@ def _mask(text: str, whole: tuple[int, int], network: "Network", images: "Tensor
 
     from robustseg.datasets.files import read_mask
     from robustseg.datasets.views import resize_labels
-    from robustseg.synthesis import widened
+    from robustseg.synthesis.paint import widened
 
     if text in network.label_space.names:
         one = network.label_space.names.index(text)
@@ -327,9 +317,9 @@ def _scene(target: str | None, number: int, size: str | None, network: "Network"
     """What `--target` of `generate` means."""
     import torch
 
+    from robustseg.core.types import device_of
     from robustseg.datasets.files import read_labels, train_ids_of
     from robustseg.datasets.views import resize_labels
-    from robustseg.types import device_of
 
     where = device_of(network)
     if target is None:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Sample
 from robustseg.datasets.views import resize_image, resize_intrinsics, resize_labels
-from robustseg.records import IGNORE
-from robustseg.types import ImageRng, Sample
 
 NEIGHBOURS = ("previous", "next")
 """The extras that are frames, and are treated as the image is."""

@@ -8,11 +8,11 @@ them and without the 3 frames (3 seconds) before.
 
 from pathlib import Path
 
+from robustseg.core.errors import DatasetNotFound, SpecError
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import CAMVID
+from robustseg.core.types import Sample
 from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
-from robustseg.records import DatasetNotFound, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import CAMVID
-from robustseg.types import Sample
 
 TREE = """ROOT/
   train/  0001TP_006690.png …     trainannot/  0001TP_006690.png …

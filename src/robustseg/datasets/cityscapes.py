@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from robustseg.core.errors import DatasetNotFound, SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
+from robustseg.core.types import Sample
 from robustseg.datasets.files import images_in, read_image, read_labels, require_masks, train_ids_of
-from robustseg.records import IGNORE, DatasetNotFound, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.types import Sample
 
 TREE = """ROOT/
   leftImg8bit/

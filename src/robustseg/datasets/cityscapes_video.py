@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes
 from robustseg.datasets.files import images_in, read_image
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
-from robustseg.records import DatasetNotFound, RobustsegError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes
 
 TREE = """ROOT/
   leftImg8bit_sequence/  train/  aachen/  aachen_000000_000000_leftImg8bit.png …

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes
 from robustseg.datasets.files import read_image
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
-from robustseg.records import DatasetNotFound, RobustsegError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes
 
 
 @dataset("dgp")

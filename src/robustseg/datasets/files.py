@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustseg.records import IGNORE, DatasetNotFound, RobustsegError, ShapeError
+from robustseg.core.errors import DatasetNotFound, RobustsegError, ShapeError
+from robustseg.core.labels import IGNORE
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 

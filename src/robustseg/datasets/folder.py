@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustseg.core.errors import SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.core.types import Sample
 from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
-from robustseg.records import IGNORE, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Sample
 
 TREE = """IMAGES/  a.jpg  b.png …     (PNG, JPEG, …)
 LABELS/  a.png  b.png …     (8-bit PNG, one class index a pixel: 0 is the first class, 255 void)"""

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError, SpecError
+from robustseg.core.film import load_av
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.core.types import Sample
 from robustseg.datasets.files import IMAGE_SUFFIXES, images_in, read_image
-from robustseg.datasets.video import load_av
 from robustseg.datasets.views import resize_image
-from robustseg.records import IGNORE, DatasetNotFound, RobustsegError, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Sample
 
 
 @dataset("frames")

@@ -5,9 +5,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from robustseg.records import SpecError
-from robustseg.registry import dataset
-from robustseg.types import Dataset, Sample
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import dataset
+from robustseg.core.types import Dataset, Sample
 
 
 @dataset("joined")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError, SpecError
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes
 from robustseg.datasets.files import images_in
 from robustseg.datasets.frames import Images
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
-from robustseg.records import DatasetNotFound, RobustsegError, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes
 
 ODOMETRY = """ROOT/
   sequences/  00/  calib.txt   image_2/  000000.png …   (or image_0, image_1, image_3)

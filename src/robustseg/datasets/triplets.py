@@ -4,6 +4,7 @@ Everything here is made of drives, the frames of one camera in order; `Triplets`
 video file or folder of frames; other files of this room read the trees of KITTI, Cityscapes and DGP.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +16,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.datasets.files import read_depth
 from robustseg.datasets.frames import Images, Video, frames_at
 from robustseg.datasets.streets import parse_size
 from robustseg.datasets.views import resize_image, resize_intrinsics
-from robustseg.records import IGNORE, RobustsegError, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Sample
+
+EXTRAS = ("previous", "next", "intrinsics")
+"""What a sample of video must know besides its image."""
 
 
 @dataclass(frozen=True)
@@ -209,3 +214,25 @@ def camera_matrix(numbers: Sequence[float], size: tuple[int, int], *, of: object
             f"pixels of '{of}', got {tuple(numbers)}; try the calibration of this camera at this size"
         )
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
+
+
+class Uncalibrated:
+    """Video of an unknown camera with a first guess: square pixels, as far away as the image is wide, axis in the middle."""
+
+    def __init__(self, data: Dataset):
+        self._data, self.spec, self.label_space, self.ids = data, data.spec, data.label_space, data.ids
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._data[index]
+        h, w = sample.image.shape[-2:]
+        guess = torch.tensor([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=torch.float32)
+        return dataclasses.replace(sample, extras={**sample.extras, "intrinsics": guess})
+
+
+def frames_of(video: Batch) -> tuple[Tensor, ...]:
+    """Frames, those before and after them, and their intrinsics."""
+    frames = (video.images, *(video.extras[name] for name in EXTRAS[:2]))
+    return *(x.contiguous(memory_format=torch.channels_last) for x in frames), video.extras["intrinsics"]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.film import load_av
+from robustseg.core.types import Dataset
 from robustseg.datasets.files import images_in, read_image
-from robustseg.records import DatasetNotFound, MissingExtra, RobustsegError
-from robustseg.types import Dataset
 
 
 class Frame(NamedTuple):
@@ -121,19 +122,6 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[Tensor | None, str]]
             else:
                 pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
                 yield pixels.permute(2, 0, 1).contiguous().float() / 255, ""
-
-
-def load_av() -> Any:
-    """PyAV.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtra("av", "video") from error
-    return av
 
 
 def _text(error: Exception) -> str:

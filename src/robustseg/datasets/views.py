@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.records import LabelSpace, SpecError
-from robustseg.types import Batch, Dataset, Sample
+from robustseg.core.errors import SpecError
+from robustseg.core.labels import LabelSpace
+from robustseg.core.types import Batch, Dataset, Sample
 
 
 class Chosen:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustseg.core.errors import DatasetNotFound, MissingExtra, RobustsegError, ShapeError, SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import VOC
+from robustseg.core.types import Sample
 from robustseg.datasets.files import checked_labels, images_in, read_image, read_labels, require_masks, train_ids_of
-from robustseg.records import IGNORE, DatasetNotFound, MissingExtra, RobustsegError, ShapeError, SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import VOC
-from robustseg.types import Sample
 
 TREE = """ROOT/
   VOCdevkit/VOC2012/

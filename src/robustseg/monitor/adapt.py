@@ -19,8 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError
+from robustseg.core.types import Images, Network
 from robustseg.monitor.detector import labels_of
-from robustseg.records import RobustsegError
 from robustseg.training.matching import (
     Watched,
     feature_distances,
@@ -29,7 +30,6 @@ from robustseg.training.matching import (
     layers_of,
     soft_cross_entropy,
 )
-from robustseg.types import Images, Network
 
 
 @dataclass(frozen=True)

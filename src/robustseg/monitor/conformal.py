@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 
 def ranks(count: int, rate: float) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 HOLD = 6.0
 """The most a sum holds, in decision values."""

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.records import SpecError
-from robustseg.types import Labels, Logits, PerImage
+from robustseg.core.errors import SpecError
+from robustseg.core.types import Labels, Logits, PerImage
 
 MEMBERS = ("teacher", "student", "adaptive")
 

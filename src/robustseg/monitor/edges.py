@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.registry import network
+from robustseg.core.types import Dataset, Depth, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
 from robustseg.datasets.views import batches
+from robustseg.losses.similarity import ssim
 from robustseg.monitor import conformal
 from robustseg.monitor.detector import finite, labels_of
-from robustseg.records import RobustsegError, SpecError
-from robustseg.registry import network
-from robustseg.similarity import ssim
-from robustseg.types import Dataset, Depth, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
 
 PAIRS = ("image_labels", "image_depth", "labels_depth")
 """What is compared with what."""

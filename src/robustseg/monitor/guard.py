@@ -6,8 +6,8 @@ import threading
 import torch
 from torch import Tensor
 
+from robustseg.core.types import Images, Network
 from robustseg.monitor.detector import finite
-from robustseg.types import Images, Network
 
 
 class Guard:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from robustseg.film import Video
+from robustseg.core.film import Video
+from robustseg.core.labels import LabelSpace
 from robustseg.monitor.cusum import Limits
-from robustseg.records import LabelSpace
 
 PANEL_AREA = 344 * 258
 GAP, HEAD, CAPTION, STRIP, LEGEND_ROW = 10, 44, 22, 124, 20

@@ -33,6 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.provenance import digest
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Images, Network, Perturbation, device_of, dtype_of, frozen
 from robustseg.datasets.video import Frame
 from robustseg.datasets.views import resize_image
 from robustseg.monitor import cusum
@@ -43,17 +48,6 @@ from robustseg.monitor.overlay import Canvas, Overlay, Scene
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
-from robustseg.provenance import digest
-from robustseg.records import (
-    RobustsegError,
-    append_line,
-    json_line,
-    make_folder,
-    read_lines,
-    sole_writer,
-    write_whole,
-)
-from robustseg.types import ImageRng, Images, Network, Perturbation, device_of, dtype_of, frozen
 
 BARE_EVERY = 10
 """Every so many frames the three forwards are timed alone, on the same frame, for the ratio."""

@@ -24,6 +24,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError, ShapeError, SpecError
+from robustseg.core.labels import IGNORE
+from robustseg.core.registry import network
+from robustseg.core.types import (
+    Dataset,
+    Images,
+    Labels,
+    Logits,
+    Network,
+    PerImage,
+    device_of,
+    dtype_of,
+    frozen,
+    most_likely,
+)
 from robustseg.datasets.views import batches
 from robustseg.monitor import conformal
 from robustseg.monitor.detector import (
@@ -38,9 +53,6 @@ from robustseg.monitor.detector import (
     tiled,
     untiled,
 )
-from robustseg.records import IGNORE, RobustsegError, ShapeError, SpecError
-from robustseg.registry import network
-from robustseg.types import Dataset, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen, most_likely
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustseg.metrics import count, miou
+from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
+from robustseg.core.labels import LabelSpace
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.core.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
 from robustseg.networks.weights import load_state, read_state
-from robustseg.records import Counts, LabelSpace, LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
+from robustseg.results.metrics import count, miou
+from robustseg.results.record import Counts
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB images in [0, 1], as most pretrained encoders expect them."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from robustseg.types import ImageRng, Images, Network
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Images, Network
 
 
 class Around(Network):

@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import network
+from robustseg.core.types import Images, Logits, Network, device_of, dtype_of
 from robustseg.networks.around import Around
-from robustseg.records import SpecError
-from robustseg.registry import network
-from robustseg.types import Images, Logits, Network, device_of, dtype_of
 
 
 @network("crf")

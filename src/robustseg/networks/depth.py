@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from robustseg.geometry import disparity_to_depth
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.core.types import Depth, Images, Logits, frozen
+from robustseg.depth.geometry import disparity_to_depth
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
 from robustseg.networks.erfnet import ERFNet
-from robustseg.records import RobustsegError, SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
-from robustseg.types import Depth, Images, Logits, frozen
 
 CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""

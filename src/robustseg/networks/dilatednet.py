@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, label_space
 from robustseg.networks.adapters import Adapted
 from robustseg.networks.encoders import VGG, build_encoder, fully_convolutional, on_images, scaled
-from robustseg.records import SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, label_space
 
 LEVELS = {8: (1, 1, 2, 4, 8, 16, 1), 10: (1, 1, 2, 4, 8, 16, 32, 64, 1)}
 """Layers of the context module, the last a 1x1 convolution -> dilations of the others, all 3x3."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import resnet, vgg
 
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.records import RobustsegError, SpecError
-from robustseg.spaces import Classes, classes_text, label_space
 
 VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 """Name -> the column of the table of its paper."""

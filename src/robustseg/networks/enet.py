@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.layered import LayeredNetwork
 from robustseg.networks.weights import load_state, read_state, unwrapped
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
 
 
 class Initial(nn.Module):

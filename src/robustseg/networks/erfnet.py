@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.layered import LayeredNetwork
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
 
 DROPOUT = (0.03, 0.3)
 """Of the paper: in the blocks after down2 and after down3."""

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robustseg.types import Images, Logits, Network, device_of, dtype_of
+from robustseg.core.types import Images, Logits, Network, device_of, dtype_of
 
 _RELUS = (torch.relu, F.relu, torch.Tensor.relu)
 

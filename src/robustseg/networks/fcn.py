@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, label_space
 from robustseg.networks.adapters import Adapted
 from robustseg.networks.encoders import VGG, Encoder, ResNet, build_encoder, fully_convolutional, on_images, scaled
-from robustseg.registry import network
-from robustseg.spaces import Classes, label_space
 
 
 class FCN8s(nn.Module):

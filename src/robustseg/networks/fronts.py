@@ -22,12 +22,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from robustseg.core.errors import ShapeError, SpecError
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import network
+from robustseg.core.types import Images, Logits, Network
 from robustseg.networks.adapters import resized
 from robustseg.networks.around import Around
 from robustseg.networks.smooth_jpeg import smooth_jpeg
-from robustseg.records import ShapeError, SpecError
-from robustseg.registry import network
-from robustseg.types import ImageRng, Images, Logits, Network
 
 
 class Front(Around):

@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, label_space
 from robustseg.networks.adapters import Adapted
 from robustseg.networks.encoders import ResNet, build_encoder, on_images, scaled
 from robustseg.networks.pspnet import BINS, resized_like, unit
-from robustseg.registry import network
-from robustseg.spaces import Classes, label_space
 
 
 class CascadeFusion(nn.Module):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robustseg.types import Images, Logits, Network
+from robustseg.core.types import Images, Logits, Network
 
 
 class Seen(NamedTuple):

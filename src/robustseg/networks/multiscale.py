@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import network
+from robustseg.core.types import Images, Logits, Network
 from robustseg.networks.adapters import resized
 from robustseg.networks.around import Around
-from robustseg.records import SpecError
-from robustseg.registry import network
-from robustseg.types import Images, Logits, Network
 
 
 @network("multiscale")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustseg.core.types import Network
 from robustseg.networks.around import Around
-from robustseg.types import Network
 
 
 class Passes:

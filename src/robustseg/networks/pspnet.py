@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, label_space
 from robustseg.networks.adapters import Adapted
 from robustseg.networks.encoders import VGG, Encoder, ResNet, build_encoder, on_images, scaled
-from robustseg.registry import network
-from robustseg.spaces import Classes, label_space
 
 BINS = (1, 2, 3, 6)
 """Cells along each axis of the four grids."""

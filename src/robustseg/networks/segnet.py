@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, label_space
 from robustseg.networks.adapters import Adapted
 from robustseg.networks.encoders import VGG, build_encoder, on_images
-from robustseg.registry import network
-from robustseg.spaces import Classes, label_space
 
 
 class SegNet(nn.Module):

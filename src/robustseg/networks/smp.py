@@ -5,10 +5,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from robustseg.core.errors import MissingExtra, SpecError
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.records import MissingExtra, SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("smp")

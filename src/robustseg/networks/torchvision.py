@@ -2,10 +2,10 @@
 
 import difflib
 
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.records import SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("torchvision")

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robustseg.core.errors import LabelSpaceMismatch, MissingExtra, RobustsegError, SpecError
+from robustseg.core.registry import network
+from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
-from robustseg.records import LabelSpaceMismatch, MissingExtra, RobustsegError, SpecError
-from robustseg.registry import network
-from robustseg.spaces import Classes, classes_text, label_space
 
 
 @network("transformers")

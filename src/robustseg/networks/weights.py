@@ -21,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from robustseg import registry
-from robustseg.records import LabelSpace, RobustsegError, ShapeError, write_whole
-from robustseg.registry import network
-from robustseg.types import Network
+from robustseg.core import registry
+from robustseg.core.errors import RobustsegError, ShapeError
+from robustseg.core.files import write_whole
+from robustseg.core.labels import LabelSpace
+from robustseg.core.registry import network
+from robustseg.core.types import Network
 
 FORMAT = "robustseg-1"
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robustseg import metrics
-from robustseg.records import Counts, Record, RobustsegError
+from robustseg.core.errors import RobustsegError
+from robustseg.results import metrics
+from robustseg.results.record import Counts, Record
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg import metrics
-from robustseg.records import Record
 from robustseg.report.words import Family, family, family_names, network_names, percent
-from robustseg.summary import clean_of, conditions, mean_score
+from robustseg.results import metrics
+from robustseg.results.record import Record
+from robustseg.results.summary import clean_of, conditions, mean_score
 
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
 

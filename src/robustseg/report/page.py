@@ -10,13 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from robustseg import metrics
-from robustseg.findings import Finding, read_findings
-from robustseg.panels import Panel, read_caption, read_panel, tiles
-from robustseg.records import Record, RobustsegError, json_line, read_records, write_whole
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import json_line, write_whole
 from robustseg.report import tables, words, worst
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
-from robustseg.summary import clean_of
+from robustseg.results import metrics
+from robustseg.results.findings import Finding, read_findings
+from robustseg.results.panels import Panel, read_caption, read_panel, tiles
+from robustseg.results.record import Record, read_records
+from robustseg.results.summary import clean_of
 
 MOST_PANELS = 20
 

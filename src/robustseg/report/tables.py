@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg import findings, metrics
-from robustseg.findings import Finding
-from robustseg.records import LabelSpace, Record
+from robustseg.core.labels import LabelSpace
 from robustseg.report.figures import q_interval, q_panels
 from robustseg.report.words import DASH, family, family_names, network_names, percent
-from robustseg.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
+from robustseg.results import findings, metrics
+from robustseg.results.findings import Finding
+from robustseg.results.record import Record
+from robustseg.results.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
 
 
 class Cell(NamedTuple):

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustseg.records import RobustsegError, read_lines, write_whole
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import read_lines, write_whole
 from robustseg.report.page import document
 from robustseg.report.words import DASH
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from robustseg import metrics, registry
-from robustseg.findings import Finding, about, suspicious
-from robustseg.records import Record, SpecError
-from robustseg.summary import clean_of, mean_score, raised
+from robustseg.core import registry
+from robustseg.core.errors import SpecError
+from robustseg.results import metrics
+from robustseg.results.findings import Finding, about, suspicious
+from robustseg.results.record import Record
+from robustseg.results.summary import clean_of, mean_score, raised
 
 STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
 """Arguments that say how strong a perturbation is; the others say of which family."""

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustseg import metrics
-from robustseg.records import Counts, Record
 from robustseg.report.tables import Cell, Group, Table, share
 from robustseg.report.words import network_names
-from robustseg.summary import conditions
+from robustseg.results import metrics
+from robustseg.results.record import Counts, Record
+from robustseg.results.summary import conditions
 
 
 class WorstCase(NamedTuple):

@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robustseg import registry
-from robustseg.records import RobustsegError
-from robustseg.types import Batch, Budget, ImageRng, Logits, Network, Perturbation, dtype_of
+from robustseg.core import registry
+from robustseg.core.budget import Budget
+from robustseg.core.errors import RobustsegError
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Logits, Network, Perturbation, dtype_of
 
 CHECK_STEPS = 10
 """Of the SegPGD by which the best weights are chosen, in the budget of the training. Of attacks of ten steps that cost alike it

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robustseg.photometric import ViewSynthesis
-from robustseg.records import MissingExtra
+from robustseg.core.errors import MissingExtra
+from robustseg.depth.photometric import ViewSynthesis
 
 
 class Events:

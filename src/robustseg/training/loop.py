@@ -20,20 +20,26 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from robustseg import metrics
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import json_line, make_folder, read_lines, write_whole
+from robustseg.core.labels import IGNORE
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Dataset, Network, Perturbation, frozen
 from robustseg.datasets.augment import Augmentation
+from robustseg.datasets.triplets import frames_of
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
 from robustseg.networks.fast import fast
+from robustseg.networks.motion import Answers
 from robustseg.networks.passes import counted
-from robustseg.records import IGNORE, Counts, RobustsegError, json_line, make_folder, read_lines, write_whole
+from robustseg.results import metrics
+from robustseg.results.record import Counts
 from robustseg.training.adversarial import Adversary, attack_precision, drift, overfitted
 from robustseg.training.events import Events
-from robustseg.training.multitask import Answers, DepthTask, SecondTask, frames_of
+from robustseg.training.multitask import DepthTask, SecondTask
 from robustseg.training.recipe import Recipe
 from robustseg.training.resumable import Batches, Checkpoint, Remembered, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
-from robustseg.types import Batch, Dataset, ImageRng, Network, Perturbation, frozen
 
 log = logging.getLogger(__name__)
 

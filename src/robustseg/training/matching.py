@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.errors import SpecError
+from robustseg.core.types import Images, Logits, Network, PerImage, device_of, dtype_of, frozen
 from robustseg.networks.layered import LayeredNetwork, Seen
-from robustseg.records import SpecError
-from robustseg.types import Images, Logits, Network, PerImage, device_of, dtype_of, frozen
 
 
 def layers_of(student: Network, layers: Collection[str]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ comparison: 0 is the control, whose encoder sees the video in batch norm and lea
 Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 2017, and Godard et al., ICCV 2019 (motion).
 """
 
-import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -19,24 +18,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustseg import registry
-from robustseg.datasets.augment import Augmentation
-from robustseg.geometry import disparity_to_depth, invert_pose, rigid_pose, shrink_intrinsics
-from robustseg.networks.depth import MultiTask
-from robustseg.odometry import TRACKING, align
-from robustseg.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
-from robustseg.records import RobustsegError, SpecError
-from robustseg.stereo import label_loss, search_depth
-from robustseg.training.resumable import Batches, Remembered, identity
-from robustseg.types import (
+from robustseg.core import registry
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.types import (
     Batch,
     Dataset,
     Depth,
     Images,
     Intrinsics,
-    Logits,
     Mask,
     Network,
     PerImage,
@@ -44,14 +35,18 @@ from robustseg.types import (
     Sample,
     frozen,
 )
+from robustseg.datasets.augment import Augmentation
+from robustseg.datasets.triplets import EXTRAS, Uncalibrated, frames_of
+from robustseg.depth.geometry import disparity_to_depth, shrink_intrinsics
+from robustseg.depth.odometry import TRACKING, align
+from robustseg.depth.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
+from robustseg.depth.stereo import label_loss, search_depth
+from robustseg.networks.depth import MultiTask
+from robustseg.networks.motion import SHIFT_SCALE, TURN_SCALE, Scene, WithMotion
+from robustseg.training.resumable import Batches, Remembered, identity
 
 log = logging.getLogger(__name__)
 
-EXTRAS = ("previous", "next", "intrinsics")
-"""What a sample of video must know besides its image."""
-
-TURN_SCALE, SHIFT_SCALE = 0.01, 0.1
-"""Factors on what the motion network answers: radians, and distances where inverse depth is 1 on average."""
 
 UNMASKED = 0.1
 """The share of a training, from its start, in which auto-masking leaves no pixel out.
@@ -95,112 +90,6 @@ class DepthTask:
             raise RobustsegError(
                 f"expected 0 < lowest <= highest scale of video, got {self.scale[0]} and {self.scale[1]}; try 1 and 1.2"
             )
-
-
-class MotionNetwork(nn.Module):
-    """How the camera moves from one frame to the next: strided convolutions on both, the mean of the answers over the image.
-
-    Source: Zhou et al., CVPR 2017, figure 4 (pose); axis and angle as in Godard et al., ICCV 2019.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 6
-        for channels, size in ((16, 7), (32, 5), (64, 3), (128, 3), (256, 3), (256, 3), (256, 3)):
-            layers += [nn.Conv2d(before, channels, size, stride=2, padding=size // 2), nn.ReLU(inplace=True)]
-            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")  # type: ignore[arg-type]
-            before = channels
-        last = nn.Conv2d(before, 6, 1)
-        # Almost at rest, where some pixels gain by any motion; further off none may, and at rest none can.
-        for parameter in last.parameters():
-            nn.init.normal_(parameter, std=0.002)
-        self.layers = nn.Sequential(*layers, last)
-
-    def forward(self, first: Images, second: Images) -> Pose:
-        """Poses `[b, 4, 4]` from the camera of the first frames to that of the second, in units of its own."""
-        both = torch.cat([first, second], 1) * 4 - 2
-        answers = self.layers(both).mean((2, 3))
-        wide = answers.to(
-            torch.promote_types(answers.dtype, torch.float32)
-        )  # a matrix exponential wants no half precision
-        turn, shift = wide.split(3, 1)
-        return rigid_pose(TURN_SCALE * turn, SHIFT_SCALE * shift)
-
-
-class Scene(NamedTuple):
-    """What the networks make of video frames: the disparity (see `MultiTask.disparity`), and the cameras around them."""
-
-    disparity: Tensor
-    pose_previous: Pose
-    pose_next: Pose
-    intrinsics: Intrinsics
-
-
-class Answers(NamedTuple):
-    """What one step asks for: logits of the images with labels, if any are used, and the scene, if it is to be learned."""
-
-    logits: Logits | None
-    scene: Scene | None
-
-
-class WithMotion(nn.Module):
-    """A network with what learns beside it: all that a training with video moves.
-
-    Args:
-        network: trained in place. weight: see `DepthTask`.
-        calibrated: whether the intrinsics are known; if not, one factor on the given focal length is learned.
-    """
-
-    def __init__(self, network: MultiTask, weight: float, *, calibrated: bool = True):
-        super().__init__()
-        self.network, self.weight, self.motion = network, weight, MotionNetwork().requires_grad_(weight > 0)
-        self.focal = None if calibrated or not weight else nn.Parameter(torch.zeros(()))
-        network.module.depth.requires_grad_(weight > 0)
-        network.module.segmentation.requires_grad_(weight < 1)
-
-    def forward(
-        self, images: Images, frames: Images, previous: Images, following: Images, intrinsics: Intrinsics
-    ) -> Answers:
-        """Images with labels; frames of video, those before and after them, and their camera. All of one size."""
-        if self.weight == 1:
-            return Answers(None, self.scene(self.network.disparity(frames), frames, previous, following, intrinsics))
-        logits, disparity = self.network.both(images, frames, self.weight)
-        if disparity is None:
-            return Answers(logits, None)
-        return Answers(logits, self.scene(disparity, frames, previous, following, intrinsics))
-
-    def scene(
-        self,
-        disparity: Tensor,
-        frames: Images,
-        previous: Images,
-        following: Images,
-        intrinsics: Intrinsics,
-    ) -> Scene:
-        """The disparity of frames with the cameras around them."""
-        # Both pairs in the order of time: to the network they are one kind of motion.
-        before, after = self.motion(torch.cat([previous, frames]), torch.cat([frames, following])).chunk(2)
-        if self.focal is not None:
-            zoom = self.focal.exp()
-            intrinsics = intrinsics @ torch.stack([zoom, zoom, torch.ones_like(zoom)]).diag()
-        return Scene(disparity, invert_pose(before), after, intrinsics)
-
-
-class Uncalibrated:
-    """Video of an unknown camera with a first guess: square pixels, as far away as the image is wide, axis in the middle."""
-
-    def __init__(self, data: Dataset):
-        self._data, self.spec, self.label_space, self.ids = data, data.spec, data.label_space, data.ids
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._data[index]
-        h, w = sample.image.shape[-2:]
-        guess = torch.tensor([[w, 0, (w - 1) / 2], [0, w, (h - 1) / 2], [0, 0, 1]], dtype=torch.float32)
-        return dataclasses.replace(sample, extras={**sample.extras, "intrinsics": guess})
 
 
 class SecondTask:
@@ -384,12 +273,6 @@ def _apart(told: Pose, found: Pose) -> Tensor:
     axis = torch.stack([turn[:, i, j] - turn[:, j, i] for i, j in ((2, 1), (0, 2), (1, 0))], 1) / 2
     shift = told[:, :3, 3] - found[:, :3, 3]
     return (axis / TURN_SCALE).abs().mean(1) + (shift / SHIFT_SCALE).abs().mean(1)
-
-
-def frames_of(video: Batch) -> tuple[Tensor, ...]:
-    """Frames, those before and after them, and their intrinsics."""
-    frames = (video.images, *(video.extras[name] for name in EXTRAS[:2]))
-    return *(x.contiguous(memory_format=torch.channels_last) for x in frames), video.extras["intrinsics"]
 
 
 def _require_multiples(crop: tuple[int, int], network: MultiTask) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from robustseg.records import RobustsegError
+from robustseg.core.errors import RobustsegError
 
 
 @dataclass(frozen=True)

@@ -30,22 +30,16 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 
-from robustseg import metrics
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.provenance import digest
+from robustseg.core.types import Dataset, Network, frozen
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.views import batches
 from robustseg.networks import weights
 from robustseg.networks.fast import fast
-from robustseg.provenance import digest
-from robustseg.records import (
-    Counts,
-    RobustsegError,
-    append_line,
-    json_line,
-    make_folder,
-    read_lines,
-    sole_writer,
-    write_whole,
-)
+from robustseg.results import metrics
+from robustseg.results.record import Counts
 from robustseg.training.matching import (
     Watched,
     feature_distances,
@@ -56,7 +50,6 @@ from robustseg.training.matching import (
 )
 from robustseg.training.resumable import Batches, Checkpoint, identity, layer_draws
 from robustseg.training.synced import sync_batch_norm
-from robustseg.types import Dataset, Network, frozen
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.files import json_line, write_whole
+from robustseg.core.random import ImageRng
+from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.datasets.augment import Augmentation
-from robustseg.records import RobustsegError, SpecError, json_line, write_whole
-from robustseg.types import Batch, Dataset, ImageRng, Sample
 
 
 class Batches:

@@ -7,12 +7,12 @@ are asked for. The classes are CamVid's eleven.
 import functools
 import re
 
+from robustseg.core.errors import SpecError
+from robustseg.core.registry import dataset
+from robustseg.core.spaces import CAMVID
+from robustseg.core.types import Sample
 from robustseg.datasets.streets.frame import render
 from robustseg.datasets.streets.scene import street
-from robustseg.records import SpecError
-from robustseg.registry import dataset
-from robustseg.spaces import CAMVID
-from robustseg.types import Sample
 
 SPLITS = {"train": (0, 8000), "val": (8000, 1000), "test": (9000, 1000)}
 """Split -> first scene and how many there are."""

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.files import write_whole
+from robustseg.core.labels import IGNORE
+from robustseg.core.types import Sample
 from robustseg.datasets.files import read_image, read_labels, train_ids_of
 from robustseg.datasets.streets.dataset import SPLITS, Streets
 from robustseg.datasets.streets.frame import SKY_DEPTH
-from robustseg.records import IGNORE, DatasetNotFound, RobustsegError, write_whole
-from robustseg.types import Sample
 
 MOST_DEPTH = 65.535
 """The largest depth (metres) that 16 bits of millimetres hold; what is farther is written as this, the sky as 0."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustseg.core.types import Sample
 from robustseg.datasets.streets.ground import grassy
 from robustseg.datasets.streets.render import (
     KERB_HIT,
@@ -22,11 +23,10 @@ from robustseg.datasets.streets.render import (
     shadow_map,
     street_coordinates,
     unpack,
-)  # fmt: skip
+)
 from robustseg.datasets.streets.scene import Street
 from robustseg.datasets.streets.shading import develop, shade, turned
 from robustseg.datasets.streets.shapes import HEDGE, LEAF
-from robustseg.types import Sample
 
 SKY_DEPTH = 10_000.0
 """The depth (metres) of the sky: far enough that only the camera's rotation moves it."""

@@ -23,7 +23,7 @@ from robustseg.datasets.streets.shapes import (
     ROOF,
     SIGN,
     WHEEL,
-)  # fmt: skip
+)
 
 
 def _plain(s: Surface) -> Paint:

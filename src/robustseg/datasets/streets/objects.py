@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robustseg.core.labels import IGNORE
 from robustseg.datasets.streets.shapes import (
     BARK,
     CABIN,
@@ -23,8 +24,7 @@ from robustseg.datasets.streets.shapes import (
     Builder,
     Colour,
     Solids,
-)  # fmt: skip
-from robustseg.records import IGNORE
+)
 
 BUILDING, POLE, TREE, SIGN_LABEL, FENCE_LABEL, CAR, PEDESTRIAN, BICYCLIST = 1, 2, 5, 6, 7, 8, 9, 10
 

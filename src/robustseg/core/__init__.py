@@ -1,0 +1,1 @@
+"""What everything stands on: errors, labels, files, contracts, budgets, random streams, names."""

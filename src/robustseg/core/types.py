@@ -1,0 +1,219 @@
+"""The conventions, the tensor aliases and the contracts that every room shares.
+
+Conventions, pinned by `test_convention_*`:
+
+* images are RGB float32 in [0, 1], `[b, 3, h, w]`; labels are int64 train ids `[b, h, w]`, void is 255;
+* logits are `[b, k, h, w]` at the size of the images, always one tensor;
+* depth is in metres along the optical axis; x right, y down, z forward; poses map points of this camera to the other;
+* pixel centres have integer coordinates and every resize uses `align_corners=False`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from robustseg.core.errors import ShapeError
+from robustseg.core.labels import IGNORE, LabelSpace
+from robustseg.core.random import ImageRng
+
+Images = Float[Tensor, "b 3 h w"]
+Labels = Int64[Tensor, "b h w"]
+Logits = Float[Tensor, "b k h w"]
+Depth = Float[Tensor, "b h w"]
+Pose = Float[Tensor, "b 4 4"]
+Intrinsics = Float[Tensor, "b 3 3"]
+Mask = Bool[Tensor, "b h w"]
+PerImage = Float[Tensor, " b"]
+
+
+class Network(nn.Module):
+    """What labels an image: `images in [0, 1] -> logits at input size`, always one tensor.
+
+    Normalisation, colour order and resizing are inside. A subclass writes `forward`; the rest has defaults. A network
+    takes one image at a time in the sense that no image of a batch changes the logits of another.
+
+    The logits have one channel a class of the label space, in its order; channels after those stand for void or for
+    anything else, take part in the softmax, and a pixel that they win is counted as "void or another class".
+
+    Args:
+        label_space: the classes of the logits.
+        spec: the text that rebuilds it (`registry.build`).
+
+    Attributes:
+        architecture: the spec that rebuilds it without its weights; what its constructor gave as `spec`.
+        files: the files it was built from; records keep their hashes.
+    """
+
+    def __init__(self, label_space: LabelSpace, spec: str = "network"):
+        super().__init__()
+        self.label_space = label_space
+        self.spec = spec
+        self.architecture = spec
+        self.files: tuple[Path, ...] = ()
+
+    def predict(self, images: Images) -> Labels:
+        """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
+        return most_likely(self(images))
+
+    def features(self, images: Images) -> dict[str, Tensor]:
+        """Named inner feature maps, `[b, c, h', w']` each; empty where the network names none."""
+        return {}
+
+    def members(self, images: Images) -> tuple[Logits, ...]:
+        """The logits of each network that this one decides among; most are their own only member."""
+        return (self(images),)
+
+    def draw(self, rng: ImageRng) -> "Network":
+        """One draw of a randomised network; a network without randomness is its own draw."""
+        return self
+
+    def soft(self) -> "Network":
+        """A differentiable stand-in for a network that decides hard; most are their own."""
+        return self
+
+
+def most_likely(logits: Logits) -> Labels:
+    """The class of the largest logit of each pixel, the first of equals: `logits.argmax(1)`, on CPUs six times as fast."""
+    classes = logits.shape[1]
+    if logits.device.type != "cpu" or not 0 < classes <= IGNORE or not logits.is_floating_point():
+        return logits.argmax(1)
+    # Which class holds the maximum is asked of all classes at once; argmax walks from class to class.
+    rank = torch.arange(classes, 0, -1, dtype=logits.dtype).view(-1, 1, 1)  # exact up to 256 in any precision
+    found = []
+    for band in logits.detach().split(band_rows(logits), 2):
+        own = band.clone(memory_format=torch.contiguous_format)
+        found.append(own.eq_(own.amax(1, keepdim=True)).mul_(rank).amax(1))
+    first = classes - torch.cat(found, 1).long()
+    return first if bool((first < classes).all()) else logits.argmax(1)  # NaN equals nothing
+
+
+def band_rows(logits: Logits) -> int:
+    """How many rows of logits to work on at a time, so that what a step makes of them stays in a CPU's cache.
+
+    On other devices as many as keep it small beside the logits of a large image.
+    """
+    values = 2**20 if logits.device.type == "cpu" else 2**26
+    return max(1, values // max(1, logits[:, :, :1].numel()))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its labels, and what else the data set knows of it.
+
+    Args:
+        image: float32 `[3, h, w]` in [0, 1]. labels: int64 `[h, w]`, train ids, void 255.
+        id: unique within the data set; frames of one sequence share what stands before the last underscore.
+        extras: named tensors without a batch axis: `depth [h, w]` (metres, 0 unknown), `intrinsics [3, 3]`,
+            `pose_next [4, 4]`, `moving [h, w]` (bool), `next [3, h, w]` and so on.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    labels: Int64[Tensor, "h w"]
+    id: str
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, stacked."""
+
+    images: Images
+    labels: Labels
+    ids: tuple[str, ...]
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Batch":
+        """Stack samples of equal size; extras that only some samples have are left out."""
+        names = set.intersection(*(set(s.extras) for s in samples)) if samples else set()
+        return cls(
+            torch.stack([s.image for s in samples]),
+            torch.stack([s.labels for s in samples]),
+            tuple(s.id for s in samples),
+            {name: torch.stack([s.extras[name] for s in samples]) for name in sorted(names)},
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        extras = {name: value.to(device) for name, value in self.extras.items()}
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), extras=extras)
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Labelled images with a label space, one at a time by index."""
+
+    spec: str
+    label_space: LabelSpace
+    ids: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """What moves images: the same shape, dtype and device, within [0, 1] and within its budget.
+
+    Inputs, parameters, gradients and the mode of the network stay untouched; void pixels count for nothing; the same
+    `rng` gives the same result, whatever the batch size.
+    """
+
+    spec: str
+
+    def __call__(self, network: Network, images: Images, labels: Labels, *, rng: ImageRng) -> Images: ...
+
+
+Objective = Callable[[Network, Tensor, Tensor], Tensor]
+"""What an attack maximises: `(network, images, labels) -> [b]`."""
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the parameters of a network are, or the CPU for one without."""
+    return _first(network).device
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What the parameters of a network are, and its images should be; float32 for one without."""
+    return _first(network).dtype
+
+
+def _first(network: nn.Module) -> Tensor:
+    return next((p for p in network.parameters() if p.is_floating_point()), torch.zeros((), dtype=torch.float32))
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Within: evaluation mode and no parameter gradients. After: mode and flags of every module as they were."""
+    modules = [m for n in networks for m in n.modules()]
+    parameters = [p for n in networks for p in n.parameters()]
+    modes, flags = [m.training for m in modules], [p.requires_grad for p in parameters]
+    try:
+        for network in networks:
+            network.eval()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+
+def require_pair(images: Tensor, labels: Tensor) -> None:
+    """Raise unless `images [b, 3, h, w]` float and `labels [b, h, w]` int64 belong together."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ShapeError(f"expected float images [b, 3, h, w], got {images.dtype} {tuple(images.shape)}")
+    if labels.dtype != torch.int64 or labels.shape != (len(images), *images.shape[-2:]):
+        raise ShapeError(
+            f"expected int64 labels {(len(images), *images.shape[-2:])}, got {labels.dtype} {tuple(labels.shape)}; "
+            "try labels at the size of the images, void as 255"
+        )

@@ -1,0 +1,1 @@
+"""Depth and ego-motion from video: geometry, reprojection, alignment, stereo labels."""

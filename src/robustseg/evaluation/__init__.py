@@ -1,0 +1,1 @@
+"""Measure networks: perturb, predict, count."""

@@ -1,0 +1,1 @@
+"""Losses per pixel, and how alike two images are."""

@@ -1,0 +1,1 @@
+"""Perturbations that see no network."""

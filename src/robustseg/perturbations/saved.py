@@ -1,0 +1,70 @@
+"""Perturbed images as 8-bit PNG files, and what is left of a perturbation when they are read back.
+
+A perturbation of a few gray levels may live on fractions of one. What counts outside of a computer's memory is what an
+image file can hold; so this is a perturbation that writes another's images and returns what is in the files.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robustseg.core.files import make_folder, write_whole
+from robustseg.core.random import ImageRng
+from robustseg.core.registry import attack
+from robustseg.core.types import Images, Labels, Network, Perturbation
+
+
+@attack("saved")
+def saved(
+    network: Network, images: Images, labels: Labels, *, perturbation: Perturbation, folder: str, rng: ImageRng
+) -> Images:
+    """Another perturbation, written as 8-bit PNG files (one an image) and read back: what is measured is what they hold.
+
+    Each value goes to the next n/255 towards the original, at most 1/255 past it, so that images within a budget of
+    L-inf 1/255 or more still are.
+
+    Args:
+        network: as the perturbation takes it.
+        images: `[b, 3, h, w]` in [0, 1].
+        labels: `[b, h, w]`, void 255.
+        perturbation: what moves the images.
+        folder: of the files; each perturbation and network has a folder of its own in it, each image its id as a name.
+        rng: as the perturbation takes it; its ids name the files.
+
+    Returns:
+        The images in the files, whole multiples of 1/255.
+
+    Raises:
+        RobustsegError: the files cannot be written.
+    """
+    if not len(images):
+        return images.clone()
+    levels = _levels(perturbation(network, images, labels, rng=rng), images).permute(0, 2, 3, 1).cpu().numpy()
+    place = make_folder(Path(folder) / _name(perturbation.spec, network.spec))
+    files = [place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png" for name in rng.ids]
+    for file, picture in zip(files, levels, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        write_whole(file, buffer.getvalue())
+    read = [torch.from_numpy(np.array(Image.open(file))) for file in files]
+    return torch.stack(read).permute(0, 3, 1, 2).to(images) / 255
+
+
+def _levels(images: Tensor, origin: Tensor) -> Tensor:
+    """Gray levels, uint8: towards the original, and the nearest one where nothing changed."""
+    slack = 1e-4  # gray levels: 8/255 in float32 must stay 8
+    levels = images * 255
+    rounded = torch.where(images > origin, (levels + slack).floor(), (levels - slack).ceil())
+    return torch.where(images == origin, levels.round(), rounded).clamp(0, 255).to(torch.uint8)
+
+
+def _name(*specs: str) -> str:
+    """A folder name for specs: readable, and unlike that of any other."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(specs)).strip("-")
+    return f"{readable[:80]}-{hashlib.sha256('|'.join(specs).encode()).hexdigest()[:8]}"

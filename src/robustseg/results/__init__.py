@@ -1,0 +1,1 @@
+"""What a run leaves and the figures made from it. No torch."""

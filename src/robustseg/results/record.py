@@ -1,0 +1,207 @@
+"""What a run leaves behind, as plain data: counts and records. No torch.
+
+Everything after the counting is plain: a `Record` is one line of `records.jsonl`, and every figure of a report is
+derived from its `Counts` later. NaN is "absent" and is written as `null`, never as 0.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustseg.core.errors import RobustsegError, ShapeError
+from robustseg.core.files import read_lines
+from robustseg.core.labels import LabelSpace
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixel counts over a set of images: add with `+`, derive every metric later (`robustseg.results.metrics`).
+
+    Args:
+        ids: the image ids, in order.
+        confusion: int64 `[k, k + 1]`, row = label, column = prediction; the last column is "void or another class".
+        tp, fp, fn: int64 `[n, k]`, per image and class, over labelled pixels only.
+    """
+
+    ids: tuple[str, ...]
+    confusion: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+
+    def __post_init__(self) -> None:
+        k, n = self.confusion.shape[0], len(self.ids)
+        if self.confusion.shape != (k, k + 1) or any(a.shape != (n, k) for a in (self.tp, self.fp, self.fn)):
+            raise ShapeError(
+                f"expected confusion [k, k + 1] and tp, fp, fn [{n}, k], got {self.confusion.shape}, "
+                f"{self.tp.shape}, {self.fp.shape}, {self.fn.shape}; try robustseg.results.metrics.count"
+            )
+
+    @classmethod
+    def empty(cls, classes: int) -> "Counts":
+        """Counts of no image at all: the zero of `+`."""
+        none = np.zeros((0, classes), np.int64)
+        return cls((), np.zeros((classes, classes + 1), np.int64), none, none, none)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        if self.confusion.shape != other.confusion.shape:
+            raise ShapeError(
+                f"expected counts over the same number of classes, got {self.confusion.shape[0]} "
+                f"and {other.confusion.shape[0]}; try counts of one label space"
+            )
+        return Counts(
+            self.ids + other.ids,
+            self.confusion + other.confusion,
+            np.concatenate([self.tp, other.tp]),
+            np.concatenate([self.fp, other.fp]),
+            np.concatenate([self.fn, other.fn]),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Counts)
+            and self.ids == other.ids
+            and all(
+                np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name != "ids"
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside
+
+    def to_json(self) -> dict[str, Any]:
+        """Lists of ints, for one line of JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("confusion", "tp", "fp", "fn")}
+        return {"ids": list(self.ids), **arrays}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Counts":
+        """The inverse of `to_json`."""
+        k, n = len(data["confusion"]), len(data["ids"])
+        rows = {name: np.array(data[name], np.int64).reshape(n, k) for name in ("tp", "fp", "fn")}
+        return cls(tuple(data["ids"]), np.array(data["confusion"], np.int64).reshape(k, k + 1), **rows)
+
+
+IDENTITY = (
+    "network",
+    "weights",
+    "source",
+    "source_weights",
+    "data",
+    "perturbation",
+    "files",
+    "size",
+    "seed",
+    "batch_size",
+    "precision",
+)
+"""The fields of a record that decide its numbers, besides the images."""
+
+
+def measurement_key(fields: Mapping[str, Any], ids: Sequence[str]) -> str:
+    """A short name for a measurement from the `IDENTITY` fields and the image ids."""
+    text = json.dumps([[fields[name] for name in IDENTITY], list(ids)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One network measured under one perturbation over one data set: enough to repeat it and to derive every figure.
+
+    Args:
+        network, source, data, perturbation: specs; `source` made the perturbation, `network` was measured on it.
+        weights, source_weights: digests of what the two networks computed with (`provenance.digest`).
+        label_space: the classes of network and data.
+        counts: the pixel counts.
+        scores: per image, in the order of `counts.ids`: `rms`, `linf` (of the perturbation, images in [0, 1]),
+            `agreement` (share of labelled pixels that keep their clean prediction), and what monitors add.
+        verdicts: per image, what monitors said.
+        flags: what was seen that makes the number doubtful, as name -> value; see `robustseg.evaluation.flags`.
+        files: SHA-256 of each file that a spec names.
+        seed, batch_size, size, precision, device, versions, commit, started: the conditions of the run.
+        seconds: spent on the batches, reading included. forwards, backwards: passes, one image through one network
+            each. All three are of the whole pass over the data, which the records of one source share.
+    """
+
+    network: str
+    source: str
+    data: str
+    perturbation: str
+    label_space: LabelSpace
+    counts: Counts
+    weights: str = ""
+    source_weights: str = ""
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    verdicts: dict[str, list[str]] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 1
+    size: tuple[int, int] | None = None
+    precision: str = "float32"
+    device: str = "cpu"
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    started: str = ""
+    seconds: float = 0.0
+    forwards: int = 0
+    backwards: int = 0
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The image ids, in the order of every per-image list."""
+        return self.counts.ids
+
+    @property
+    def key(self) -> str:
+        """What tells this measurement from others: equal for a repeated one, and only for that."""
+        return measurement_key({name: getattr(self, name) for name in IDENTITY}, self.ids)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was perturbed."""
+        return self.perturbation == "clean"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, NaN as null."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"format": 1, **plain, "label_space": asdict(self.label_space), "counts": self.counts.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Record":
+        """The inverse of `to_json`.
+
+        Raises:
+            RobustsegError: the line was written by another format of this package.
+        """
+        if data.get("format") != 1:
+            raise RobustsegError(
+                f"expected a record of format 1, got {data.get('format')!r}; try the robustseg version that wrote it"
+            )
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        known["label_space"] = LabelSpace.from_json(data["label_space"])
+        known["counts"] = Counts.from_json(data["counts"])
+        known["size"] = tuple(data["size"]) if data.get("size") else None
+        known["scores"] = {k: [math.nan if v is None else v for v in vs] for k, vs in data.get("scores", {}).items()}
+        return cls(**known)
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """The records of a run: `path` is its folder or its `records.jsonl`.
+
+    Raises:
+        RobustsegError: there are none.
+    """
+    file = Path(path)
+    file = file / "records.jsonl" if file.is_dir() else file
+    if not file.is_file():
+        raise RobustsegError(f"expected records in {file}, got no such file; try: robustseg evaluate … --out {path}")
+    records = [Record.from_json(line) for line in read_lines(file)]
+    if not records:
+        raise RobustsegError(f"expected records in {file}, got an empty file; try: robustseg evaluate … --out {path}")
+    return records

@@ -1,0 +1,1 @@
+"""Paint images by the gradients of a network."""

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Klingner et al. 2020 on CamVid with CamVid's own clip as video: trains and measures nine networks in two processes, one a core, then writes
+# tables, verdicts and curves. DATA is the folder with camvid and video. Goes on by running again; --dry-run: minutes.
+# The networks `single` and their records were copied from the run of ../klingner2020-camvid, as they are trained alike; their records lie there.
+set -eu
+cd "$(dirname "$0")/../.."
+out="${OUT:-runs/klingner2020-own}" here=studies/klingner2020-camvid-own-video
+reproduce() { OMP_NUM_THREADS=1 robustseg reproduce klingner2020 --tier camvid-own-video --data "${DATA:-data}" --device cpu --out "$out" "$@"; }
+reproduce --rows single-0,multi-0,multi-1,control-0 "$@" &
+first=$!
+reproduce --rows multi-2,control-1,control-2,single-1,single-2 "$@"
+wait "$first"
+case "$*" in *--dry-run*) exit ;; esac
+reproduce
+cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$here/"
+for home in "$out"/networks/*/; do
+    kept="$here/networks/$(basename "$home")"
+    mkdir -p "$kept"
+    cp "$home"*s.jsonl "$kept/" # records and measures; history.jsonl stays
+done

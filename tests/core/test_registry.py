@@ -1,0 +1,152 @@
+"""Specs: what is read, what is refused, and that the table found by reading equals what importing registers."""
+
+import importlib
+import importlib.metadata
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from robustseg.core import registry
+from robustseg.core.errors import SpecError
+from robustseg.networks.weights import save
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("clean", "clean"),
+        ("pgd( budget = 'linf:8/255',steps=20 )", "pgd(budget='linf:8/255', steps=20)"),
+        ("zoo:erfnet-streets", "zoo:erfnet-streets"),
+        ("multiscale(zoo:erfnet-streets, scales=(0.5, 1.0))", "multiscale(zoo:erfnet-streets, scales=(0.5, 1.0))"),
+        ("runs/a/best.safetensors", "weights('runs/a/best.safetensors')"),
+        ("camvid(root='C:/data')", "camvid(root='C:/data')"),
+    ],
+)
+def test_a_spec_has_one_spelling(text: str, normal: str) -> None:
+    assert registry.text_of(registry.parse(text)) == normal
+    assert registry.text_of(registry.parse(normal)) == normal
+
+
+@pytest.mark.parametrize("text", ["", "pgd(", "a.b()", "1", "lambda: 0", "pgd(budget=open('x'))", "[1]", "f()()"])
+def test_what_is_no_spec_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="expected"):
+        registry.build("perturbation", text)
+
+
+def test_unknown_names_and_arguments_name_near_matches() -> None:
+    with pytest.raises(SpecError, match="try gaussian"):
+        registry.build("perturbation", "gausian(rms='8/255')")
+    with pytest.raises(SpecError, match="got 'step'; try steps"):
+        registry.build("perturbation", "pgd(budget='linf:8/255', step=3)")
+    with pytest.raises(SpecError, match=r"missing a required argument.*try pgd\(budget='linf:8/255'\)"):
+        registry.build("perturbation", "pgd()")
+    with pytest.raises(SpecError, match="'linf' or 'l2'"):
+        registry.build("perturbation", "pgd(budget='l7:8/255')")
+
+
+def test_nothing_is_evaluated() -> None:
+    with pytest.raises(SpecError):
+        registry.build("perturbation", "gaussian(rms=__import__('os').getpid())")
+
+
+def test_fractions_are_numbers() -> None:
+    assert registry.build("perturbation", "gaussian(rms=8/255)").arguments["rms"] == 8 / 255
+    assert registry.build("perturbation", "pgd(budget='linf:8/255')").arguments["budget"].eps == 8 / 255
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sentence"),
+    [
+        ("perturbation", "pgd(budget=8/255)", "expected Budget | str for budget .* try budget='linf:8/255'"),
+        ("perturbation", "pgd(budget='linf:8/255', steps='20')", "expected int for steps .* got '20'; try steps=20"),
+        ("perturbation", "pgd(budget='linf:8/255', steps=True)", "expected int for steps"),
+        ("perturbation", "pgd(budget='linf:8/255', objective=3)", "for objective"),
+        ("perturbation", "gaussian(rms=None)", "expected float | str for rms .* got None; try rms='8/255'"),
+        ("perturbation", "gaussian(rms=1/0)", "expected a fraction of two numbers, got '1 / 0'"),
+        ("perturbation", "gaussian(rms='a'/2)", "expected a fraction of two numbers"),
+        ("perturbation", "gaussian(rms=1, rms=2)", "got 'rms' twice"),
+        ("network", "erfnet(width='2')", "expected float for width"),
+        ("network", "erfnet(dropout=0.1)", r"expected tuple\[float, float\] for dropout"),
+        ("network", "erfnet(dropout=(0.1, 0.1, 0.1))", "for dropout"),
+        ("network", "erfnet(classes=('road', 3))", "for classes"),
+        ("network", "erfnet('camvid')", "expected all needed arguments .* positional"),
+        ("data", "streets(size=3)", "for size"),
+        ("data", "camvid(root=3)", "expected str for root .* got 3"),
+        ("data", "camvid('a', root='b')", "got 'root' twice"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(kind: str, text: str, sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        registry.build(kind, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("perturbation", "pgd(budget='linf:8/255', steps=3, step_size=None)"),
+        ("perturbation", "pgd(budget='linf:8/255', step_size=2 / 255)"),
+        ("perturbation", "gaussian(rms=0)"),
+        ("network", "erfnet(classes=('road', 'car'), width=1, dropout=(0, 0.1))"),
+        ("network", "enet(classes=3, weights=None)"),
+    ],
+)
+def test_arguments_that_fit_are_taken(kind: str, text: str) -> None:
+    assert registry.build(kind, text).spec == text
+
+
+def test_what_is_built_carries_one_spelling(tmp_path: Path) -> None:
+    @registry.dataset("_test_pair")
+    class Pair:
+        def __init__(self, root: str | Path, split: str = "test", **more: object): ...
+
+    @registry.network("_test_vote")
+    class Vote:
+        def __init__(self, *networks: object, soft: bool = False): ...
+
+    try:
+        for text in ("_test_pair('/d', 'val')", "_test_pair('/d', split='val')", "_test_pair(split='val', root='/d')"):
+            assert registry.build("data", text).spec == "_test_pair(root='/d', split='val')"
+        vote = registry.build("network", "_test_vote(torchvision('fcn_resnet50', classes=2), soft=True)")
+        assert vote.spec == "_test_vote(torchvision(name='fcn_resnet50', classes=2), soft=True)"
+    finally:
+        del registry._functions["data", "_test_pair"], registry._functions["network", "_test_vote"]
+    network = registry.build("network", "erfnet(width=0.25)")
+    save(network, tmp_path / "own.safetensors")
+    path = str(tmp_path / "own.safetensors")
+    for text in (path, f"weights({path!r})", f"weights(path={path!r})"):
+        assert registry.build("network", text).spec == f"weights({path!r})"
+
+
+def test_a_broken_outside_package_does_not_break_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("gone", "_no_such_package.attacks", "robustseg")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    registry._outside_entries.cache_clear()
+    try:
+        assert ("perturbation", "pgd") in registry.table()
+    finally:
+        registry._outside_entries.cache_clear()
+
+
+def test_the_table_equals_the_decorators() -> None:
+    for entry in registry.table().values():
+        importlib.import_module(entry.module)
+        decorator, function = registry._functions[entry.kind, entry.name]
+        assert (decorator, function.__module__) == (entry.decorator, entry.module)
+    ours = {key for key, (_, f) in registry._functions.items() if f.__module__.startswith("robustseg.")}
+    assert ours == {key for key, e in registry.table().items() if e.module.startswith("robustseg.")}
+
+
+def test_every_entry_says_what_it_is() -> None:
+    assert [e.name for e in registry.table().values() if not e.summary] == []
+
+
+def test_a_name_is_taken_once() -> None:
+    def twice() -> None: ...
+
+    registry.network("_test_taken")(twice)
+    try:
+        with pytest.raises(SpecError, match="try another name"):
+            registry.network("_test_taken")(lambda: None)
+    finally:
+        del registry._functions["network", "_test_taken"]

@@ -1,0 +1,103 @@
+"""Frames from video files and folders: in order, one at a time, and what cannot be read says why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustseg.core.errors import DatasetNotFound, MissingExtra, RobustsegError
+from robustseg.datasets.video import read_frames
+
+FRAMES, KEY_EVERY = 24, 6
+
+
+def grey_of(number: int) -> int:
+    return 20 + 9 * number
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video whose frames are grey 20, 29, 38, … with some texture; its table of frames stands at the start."""
+    av = pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    texture = np.random.default_rng(0).integers(-12, 13, (48, 64, 3))
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        options = {"crf": "12", "g": str(KEY_EVERY), "bf": "0", "preset": "ultrafast"}
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(FRAMES):
+            pixels = (grey_of(number) + texture).clip(0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_come_in_order_as_images(clip: Path) -> None:
+    frames = list(read_frames(clip))
+    assert [f.number for f in frames] == list(range(FRAMES))
+    for frame in frames:
+        assert frame.image is not None
+        assert frame.image.shape == (3, 48, 64)
+        assert frame.image.dtype == torch.float32
+        assert 255 * float(frame.image.mean()) == pytest.approx(grey_of(frame.number), abs=4)
+
+
+def test_a_video_that_breaks_off_gives_its_frames_and_says_so(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
+    frames = list(read_frames(tmp_path / "cut.mp4"))
+    assert [f.number for f in frames] == list(range(len(frames)))
+    assert 5 < len(frames) < FRAMES
+    assert all(f.image is not None for f in frames[:5])
+    assert frames[-1].image is None
+    assert f"of its {FRAMES} frames" in frames[-1].problem
+
+
+def test_a_damaged_frame_is_told_and_the_stream_goes_on(clip: Path, tmp_path: Path) -> None:
+    data = bytearray(clip.read_bytes())
+    av = pytest.importorskip("av")
+    with av.open(str(clip)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][8]
+    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    frames = list(read_frames(tmp_path / "damaged.mp4"))
+    bad = [f.number for f in frames if f.image is None]
+    assert bad
+    assert min(bad) == 8
+    assert all(f.problem for f in frames if f.image is None)
+    # whole again from the next key frame on
+    later = [f for f in frames if f.number >= 12]
+    assert len(later) == FRAMES - 12
+    for frame in later:
+        assert 255 * float(frame.image.mean()) == pytest.approx(grey_of(frame.number), abs=4)
+
+
+def test_a_folder_gives_its_images_by_name_and_an_unreadable_one_says_why(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (8, 6), (50 * number,) * 3).save(tmp_path / f"{number:03}.png")
+    (tmp_path / "001.png").write_bytes(b"no image")
+    first, second, third = read_frames(tmp_path)
+    assert float(first.image.max()) == 0
+    assert second.image is None
+    assert "001.png" in second.problem
+    assert float(third.image.min()) == pytest.approx(100 / 255)
+
+
+def test_nothing_there_and_no_video_are_said(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFound, match="got nothing"):
+        next(read_frames(tmp_path / "none.mp4"))
+    with pytest.raises(DatasetNotFound, match="expected images"):
+        next(read_frames(tmp_path))
+    pytest.importorskip("av")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(RobustsegError, match="expected a video"):
+        next(read_frames(tmp_path / "text.mp4"))
+
+
+def test_without_pyav_the_install_line_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(MissingExtra, match=r"pip install 'robustseg\[video\]'"):
+        next(read_frames(tmp_path / "clip.mp4"))

@@ -1,0 +1,163 @@
+"""Records: what is written reads back equal, crashes and full disks leave nothing half-written."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
+from robustseg.core.files import append_line, json_line, read_lines, write_whole
+from robustseg.core.labels import LabelSpace
+from robustseg.results.record import Counts, Record, read_records
+
+SPACE = LabelSpace(("road", "car"), ((1, 2, 3), (4, 5, 6)))
+
+
+def counts(*ids: str, value: int = 1) -> Counts:
+    rows = np.full((len(ids), 2), value, np.int64)
+    return Counts(ids, np.full((2, 3), value * len(ids), np.int64), rows, rows + 1, rows + 2)
+
+
+def record(**changes: object) -> Record:
+    plain = {
+        "network": "zoo:a",
+        "source": "zoo:b",
+        "data": "streets",
+        "perturbation": "pgd(budget='linf:8/255')",
+        "label_space": SPACE,
+        "counts": counts("s_1", "s_2"),
+        "scores": {"rms": [0.1, math.nan]},
+        "verdicts": {"monitor": ["alarm", "quiet"]},
+        "flags": {"zero_gradients": 0.25},
+        "files": {"a.safetensors": "ab" * 32},
+        "size": (4, 6),
+        "commit": "c0ffee",
+        "forwards": 7,
+    }
+    return Record(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def test_a_record_reads_back_equal(tmp_path: Path) -> None:
+    append_line(tmp_path / "records.jsonl", record().to_json())
+    (back,) = read_records(tmp_path)
+    assert back.counts == record().counts
+    assert back.scores["rms"][0] == 0.1
+    assert math.isnan(back.scores["rms"][1])
+    assert json_line(back.to_json()) == json_line(record().to_json())
+    assert (back.size, back.label_space, back.ids) == ((4, 6), SPACE, ("s_1", "s_2"))
+
+
+def test_nan_is_null_in_the_file_and_never_zero() -> None:
+    line = json_line({"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}})
+    assert line == '{"a":[null,null,1.5],"b":{"c":null}}\n'
+
+
+def test_a_torn_last_line_is_left_out_and_cut_away_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append_line(path, {"n": 1})
+    with open(path, "ab") as file:
+        file.write(b'{"n": 2, "half')
+    assert list(read_lines(path)) == [{"n": 1}]
+    append_line(path, {"n": 3})
+    assert path.read_bytes() == b'{"n":1}\n{"n":3}\n'
+
+
+def test_a_file_of_one_torn_line_starts_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"x" * 200_000)  # longer than the piece that is searched at once
+    append_line(path, {"n": 1})
+    assert path.read_bytes() == b'{"n":1}\n'
+
+
+def test_a_complete_line_that_is_no_json_names_its_number(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"n": 1}\nnonsense\n')
+    with pytest.raises(RobustsegError, match=r"line 2 of .*try"):
+        list(read_lines(tmp_path / "records.jsonl"))
+
+
+def test_no_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RobustsegError, match="no such file; try: robustseg evaluate"):
+        read_records(tmp_path)
+    (tmp_path / "records.jsonl").touch()
+    with pytest.raises(RobustsegError, match="empty file"):
+        read_records(tmp_path)
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(RobustsegError, match="format 1, got 2"):
+        Record.from_json({"format": 2})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_device_gives_one_sentence() -> None:
+    with pytest.raises(RobustsegError, match=r"expected to write /dev/full, got 'No space left on device'; try"):
+        append_line(Path("/dev/full"), {"n": 1})
+
+
+def test_a_full_disk_leaves_the_lines_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "records.jsonl"
+    append_line(path, {"n": 1})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RobustsegError, match="No space left"):
+        append_line(path, {"n": 2})
+    with pytest.raises(RobustsegError, match="No space left"):
+        write_whole(tmp_path / "summary.json", "[]")
+    assert path.read_bytes() == b'{"n":1}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_write_whole_keeps_the_old_file_until_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "summary.json"
+    write_whole(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RobustsegError):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_counts_add_up_and_refuse_other_classes() -> None:
+    both = counts("a") + counts("b", value=3)
+    assert both.ids == ("a", "b")
+    assert both.tp.tolist() == [[1, 1], [3, 3]]
+    assert both.confusion.tolist() == [[4] * 3] * 2
+    assert Counts.empty(2) + both == both
+    with pytest.raises(ShapeError, match="got 3 and 2"):
+        Counts.empty(3) + both
+
+
+def test_counts_of_wrong_shape_are_refused() -> None:
+    none = np.zeros((1, 2), np.int64)
+    with pytest.raises(ShapeError, match=r"expected confusion \[k, k \+ 1\]"):
+        Counts(("a",), np.zeros((2, 2), np.int64), none, none, none)
+
+
+def test_label_spaces_name_where_they_part() -> None:
+    other = LabelSpace(("road", "bus"), ((1, 2, 3), (4, 5, 6)))
+    SPACE.require_same(SPACE, mine="a", theirs="b")
+    with pytest.raises(LabelSpaceMismatch, match="class 1: 'car' against 'bus'"):
+        SPACE.require_same(other, mine="the network", theirs="the data")
+    with pytest.raises(RobustsegError, match="one colour a class"):
+        LabelSpace(("road",), ())
+
+
+def test_a_key_names_a_measurement_and_only_that() -> None:
+    clean, attacked = record(perturbation="clean"), record()
+    assert clean.key == dataclasses.replace(clean, seconds=9.0, started="later").key
+    assert len({clean.key, attacked.key, dataclasses.replace(clean, weights="other").key}) == 3
+    assert Record.from_json(json.loads(json_line(attacked.to_json()))).key == attacked.key
+    assert clean.clean
+    assert not attacked.clean

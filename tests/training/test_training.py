@@ -1,0 +1,305 @@
+"""Training learns, resumes bit for bit, and gives in two processes what it gives in one."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
+from robustseg.core.files import read_lines
+from robustseg.core.types import Sample
+from robustseg.datasets import Resized
+from robustseg.networks import weights
+from robustseg.networks.enet import ENet
+from robustseg.networks.erfnet import ERFNet
+from robustseg.training import Adversary, Recipe, Step, loop, train
+from robustseg.training.resumable import Remembered
+
+QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
+
+
+class Blocks:
+    """Four small images whose colour tells the class."""
+
+    spec = "blocks"
+
+    def __init__(self, count: int = 4):
+        from robustseg.core.spaces import CAMVID
+
+        self.label_space = CAMVID
+        self.ids = tuple(f"block_{i}" for i in range(count))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = torch.Generator().manual_seed(index)
+        labels = torch.randint(4, (2, 3), generator=generator).repeat_interleave(8, 0).repeat_interleave(8, 1)
+        noise = 0.05 * torch.rand(3, 16, 24, generator=generator)
+        colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.5, 0.5, 0.5]])
+        labels[0, 0] = 255
+        return Sample((colours[labels.clamp_max(3)].permute(2, 0, 1) + noise).clamp(0, 1), labels, self.ids[index])
+
+
+def small(dropout: float = 0.1) -> ERFNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return ERFNet(classes="camvid", width=0.25, dropout=(dropout, dropout))
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    return torch.load(folder / "last.ckpt", weights_only=True)["network"]
+
+
+def test_learns_two_images(tmp_path: Path) -> None:
+    still = {"scale": (1.0, 1.0), "flip": False, "colour": 0.0}
+    recipe = Recipe(epochs=60, batch_size=2, crop=(16, 24), check_every=60, ema=0.9, learning_rate=1e-2, **still)
+    losses: list[float] = []
+    train(
+        small(0), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=lambda s: losses.append(s.loss)
+    )
+    (line,) = read_lines(tmp_path / "history.jsonl")
+    assert losses[-1] < losses[0] / 2
+    assert line["miou"] > 0.5
+
+
+def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+    best = train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "whole", recipe=QUICK)
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.step == 3:  # within the second epoch
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "cut", recipe=QUICK, on_step=cut)
+    torch.rand(7)  # whatever happened in between
+    again = train(small(0.1), Blocks(), holdout=Blocks(), folder=tmp_path / "cut", recipe=QUICK)
+    whole, cut_run = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut_run[name]) for name in whole)
+    assert best.read_bytes() == again.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `small()` under `QUICK`."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(small(), Blocks(), holdout=Blocks(), folder=folder, recipe=QUICK)
+    return folder
+
+
+class Renamed(Blocks):
+    spec = "renamed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"network": ERFNet(classes="camvid", width=0.25)}, r"expected network spec .*dropout=\(0.1, 0.1\)"),
+        ({"data": Renamed()}, "expected data 'blocks, 4 images .*got 'renamed, 4 images"),
+        ({"data": Blocks(5)}, "expected data 'blocks, 4 images .*got 'blocks, 5 images"),
+        ({"holdout": Resized(Blocks(), (8, 12))}, "expected held-out data 'blocks, 4 .*got 'blocks at 8x12, 4 images"),
+        ({"recipe": dataclasses.replace(QUICK, seed=3)}, "expected seed 0 of the run .*got 3; try another folder"),
+        ({"fabric": Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")}, "expected precision '32-true'"),
+    ],
+)
+def test_a_run_under_other_conditions_is_refused(finished: Path, changed: dict[str, Any], sentence: str) -> None:
+    given = {"network": small(), "data": Blocks(), "holdout": Blocks(), "recipe": QUICK, **changed}
+    with pytest.raises(RobustsegError, match=sentence):
+        train(given.pop("network"), given.pop("data"), folder=finished, **given)
+
+
+def test_a_torn_checkpoint_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    whole = (finished / "last.ckpt").read_bytes()
+    for torn in (b"", b"text", whole[: len(whole) // 2]):
+        (tmp_path / "last.ckpt").write_bytes(torn)
+        with pytest.raises(RobustsegError, match=r"expected a whole checkpoint, got a torn or foreign .*last\.ckpt"):
+            train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+
+
+def test_a_folder_under_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RobustsegError, match=r"expected to make the folder .*try another --out"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "file" / "run", recipe=QUICK)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt.part").symlink_to("/dev/full")
+    with pytest.raises(RobustsegError, match=r"expected to write .*last.ckpt, got 'No space left"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+
+
+def test_a_cut_between_history_and_checkpoint_doubles_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(run: loop._Run) -> None:
+        if run.epoch == 2:  # the second check is in the history, the checkpoint holds the first
+            raise Cut
+        saved(run)
+
+    saved, recipe = loop._Run._save, dataclasses.replace(QUICK, epochs=2, check_every=1)
+    monkeypatch.setattr(loop._Run, "_save", cut)
+    with pytest.raises(Cut):
+        train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
+    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+    monkeypatch.setattr(loop._Run, "_save", saved)
+    train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
+    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+
+
+def test_the_loss_scale_is_kept(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    precision = fabric.strategy.precision
+    scales: list[dict[str, Any]] = []
+    precision.state_dict = lambda: {"scale": 8.0}  # type: ignore[method-assign]
+    precision.load_state_dict = scales.append  # type: ignore[method-assign]
+    for _ in range(2):
+        recipe = dataclasses.replace(QUICK, epochs=1)
+        train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe, fabric=fabric)
+    assert scales == [{"scale": 8.0}]
+
+
+def test_data_that_fill_no_batch_are_refused_or_one_batch(tmp_path: Path) -> None:
+    for data, holdout in ((Blocks(0), Blocks()), (Blocks(), Blocks(0))):
+        with pytest.raises(RobustsegError, match="expected labelled images, got none in 'blocks'"):
+            train(small(), data, holdout=holdout, folder=tmp_path, recipe=QUICK)
+    many = Fabric(accelerator="cpu", devices=3)
+    with pytest.raises(RobustsegError, match="got 3 processes for batches of 2; try fewer devices"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK, fabric=many)
+    steps: list[Step] = []
+    recipe = dataclasses.replace(QUICK, batch_size=9, epochs=1)
+    train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=steps.append)
+    assert [s.steps for s in steps] == [1]
+
+
+def test_epochs_and_steps_count_from_one(tmp_path: Path) -> None:
+    steps: list[Step] = []
+    recipe = dataclasses.replace(QUICK, epochs=2)
+    train(small(), Blocks(), holdout=Blocks(2), folder=tmp_path, recipe=recipe, on_step=steps.append)
+    assert [(s.epoch, s.step, s.held_out is None) for s in steps] == [
+        (1, 1, True),
+        (1, 2, True),
+        (2, 3, True),
+        (2, 4, False),
+    ]
+
+
+def test_a_network_with_other_outputs_trains(tmp_path: Path) -> None:
+    best = train(
+        ENet(classes="camvid", others=1),
+        Blocks(2),
+        holdout=Blocks(2),
+        folder=tmp_path,
+        recipe=dataclasses.replace(QUICK, epochs=1),
+    )
+    assert weights.load(best).architecture == "enet(classes='camvid', others=1)"
+
+
+def test_label_spaces_must_agree(tmp_path: Path) -> None:
+    with pytest.raises(LabelSpaceMismatch, match="11 in blocks"):
+        train(ERFNet(classes="cityscapes"), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "sentence"),
+    [
+        ({"epochs": 0}, "at least one epoch"),
+        ({"crop": (0, 24)}, "a crop of at least 1x1"),
+        ({"scale": (1.5, 0.75)}, "lowest <= highest scale"),
+        ({"scale": (0.0, 1.0)}, "0 < lowest"),
+        ({"learning_rate": 0.0}, "a learning rate > 0"),
+        ({"learning_rate": math.nan}, "a learning rate > 0"),
+        ({"weight_decay": -1.0}, "a weight decay >= 0"),
+        ({"ema": 1.0}, "0 <= ema < 1"),
+        ({"colour": -0.1}, "0 <= colour"),
+    ],
+)
+def test_nonsense_recipes_are_refused(nonsense: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RobustsegError, match=sentence):
+        Recipe(**nonsense)
+
+
+def _process(rank: int, port: int, folder: str, world: int, adversary: Adversary | None) -> None:
+    import os
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", LOCAL_WORLD_SIZE=str(world))
+    torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=world, strategy="ddp" if world > 1 else "auto", precision="64-true")
+    fabric.launch()
+    train(
+        small(0).double(),
+        Doubled(),
+        holdout=Doubled(),
+        folder=folder,
+        recipe=dataclasses.replace(QUICK, epochs=2),
+        adversary=adversary,
+        fabric=fabric,
+    )
+
+
+class Doubled(Blocks):
+    """The same in float64, so that only rounding parts one process from two."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return Sample(sample.image.double(), sample.labels, sample.id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adversary", [None, Adversary("pgd(budget='linf:8/255', steps=2)", 0.5, trades=1)])
+def test_two_processes_train_like_one(adversary: Adversary | None, tmp_path: Path) -> None:
+    _process(0, 0, str(tmp_path / "one"), 1, adversary)
+    processes.spawn(_process, args=(29517, str(tmp_path / "two"), 2, adversary), nprocs=2)
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_synced_norm_alone_equals_batch_norm() -> None:
+    from robustseg.training.synced import SyncedBatchNorm2d
+
+    norm = nn.BatchNorm2d(3).double()
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        synced = SyncedBatchNorm2d(3).double()
+        torch.testing.assert_close(synced(x), norm(x))
+        torch.testing.assert_close(synced.running_var, norm.running_var)
+        assert math.isclose(float(synced.num_batches_tracked), 1)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class WithExtras(Blocks):
+    """Blocks that carry a frame and a small tensor, in the last sample no number."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        small = torch.full((3, 3), torch.nan if index == 3 else float(index))
+        return dataclasses.replace(sample, extras={"next": 1 - sample.image, "intrinsics": small})
+
+
+def test_what_is_remembered_comes_back_with_its_extras() -> None:
+    known = Remembered(WithExtras(), ("next", "intrinsics"))
+    for _ in range(2):
+        again = known[1]
+        torch.testing.assert_close(again.extras["next"], 1 - WithExtras()[1].image, atol=0.5 / 255, rtol=0)
+        assert torch.equal(again.extras["intrinsics"], torch.ones(3, 3))
+    assert Remembered(WithExtras())[3].extras == {}
+    with pytest.raises(
+        SpecError, match=r"expected 'previous' of each sample, got none for 'block_1' of blocks; try video"
+    ):
+        Remembered(WithExtras(), ("previous",))[1]
+    with pytest.raises(RobustsegError, match=r"expected finite values, got NaN or infinity in 'block_3' of blocks"):
+        known[3]
