@@ -19,6 +19,7 @@ from robustseg.datasets.files import read_image
 from robustseg.results import metrics
 from robustseg.results.record import Counts
 from robustseg.studies import sandoval2022
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure, read_measures
 from robustseg.studies.sandoval2022 import conclude, hole, tier
 from robustseg.studies.sandoval2022_claims import (
     ORIGINAL,
@@ -31,7 +32,6 @@ from robustseg.studies.sandoval2022_claims import (
     tables,
 )
 from robustseg.studies.sandoval2022_panels import blind_pairs, comparison
-from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure, read_measures
 from robustseg.testing import PixelNetwork
 
 WEAK, STRONG = "pgd(budget='linf:4/255', steps=3, keep='last')", "sea(budget='linf:4/255', steps=100)"
