@@ -385,10 +385,10 @@ def _check_failing(watch: Any, images: Tensor, member: str, part: Network, name:
 
 
 def check_dataset(dataset: Dataset, *, samples: int = 3) -> None:
-    """Check the contract of `types.Dataset` on a few samples spread over the set.
+    """Check the contract of `core.types.Dataset` on a few samples spread over the set.
 
     Ids are unique, one a sample; images float32 `[3, h, w]` in [0, 1]; labels int64 `[h, w]`, train ids or 255; read
-    twice a sample is the same; extras are tensors of the image's size where they are maps.
+    twice a sample is the same, and so is its fingerprint; extras are tensors of the image's size where they are maps.
 
     Args:
         dataset: to check. samples: how many to read, first and last among them.
@@ -414,6 +414,10 @@ def check_dataset(dataset: Dataset, *, samples: int = 3) -> None:
         _check_sample(sample, len(dataset.label_space), f"'{sample.id}' of {name}")
         same = torch.equal(sample.image, again.image) and torch.equal(sample.labels, again.labels)
         _require(same, f"expected the same sample twice, got two versions of '{sample.id}' of {name}")
+        marks = dataset.fingerprint(index), dataset.fingerprint(index)
+        _require(
+            marks[0] == marks[1], f"expected one fingerprint of '{sample.id}' of {name}, got {marks[0]}, {marks[1]}"
+        )
 
 
 def _check_sample(sample: Any, classes: int, name: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.registry import network
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.monitor.edges import PAIRS, EdgeMonitor, fit, suspicions
 from robustseg.testing import PixelNetwork, check_monitor, gray_space
 
@@ -113,7 +113,7 @@ class Broken(Squares):
         return super().forward(images) * torch.nan
 
 
-class Noisy:
+class Noisy(Dataset):
     """Squares under noise, each its own."""
 
     spec, label_space = "noisy", gray_space(2)

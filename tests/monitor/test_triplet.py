@@ -11,7 +11,7 @@ from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import digest
 from robustseg.core.registry import build
 from robustseg.core.spaces import label_space
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.evaluation.run import evaluate
 from robustseg.monitor import conformal
 from robustseg.monitor.triplet import SoftTriplet, Triplet, fit, suspicions
@@ -248,7 +248,7 @@ def test_beyond_is_how_far_d_is_outside_its_thresholds():
         assert (expected > 0).any()
 
 
-class Noise:
+class Noise(Dataset):
     """Random images with random labels, as a data set of streets."""
 
     spec = "noise"

@@ -74,7 +74,7 @@ def test_perturbations_and_networks_have_folders_of_their_own(tmp_path):
     assert len(list(tmp_path.rglob("*.png"))) == 18
 
 
-class _Few:
+class _Few(Dataset):
     """Three labelled images."""
 
     def __init__(self):

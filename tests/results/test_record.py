@@ -1,9 +1,11 @@
 """Records: what is written reads back equal, crashes and full disks leave nothing half-written."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
 from robustseg.core.files import append_line, json_line, read_lines, write_whole
 from robustseg.core.labels import LabelSpace
-from robustseg.results.record import Counts, Record, read_records
+from robustseg.results.record import IDENTITY, Counts, Record, read_records
 
 SPACE = LabelSpace(("road", "car"), ((1, 2, 3), (4, 5, 6)))
 
@@ -51,6 +53,57 @@ def test_a_record_reads_back_equal(tmp_path: Path) -> None:
     assert (back.size, back.label_space, back.ids) == ((4, 6), SPACE, ("s_1", "s_2"))
 
 
+def test_the_threat_model_is_data() -> None:
+    given = record(perturbation="pgd(budget='linf: 0.03137254901960784', steps=5)").to_json()
+    assert given["schema"] == 2
+    assert given["budget"] == {"norm": "linf", "eps": 8 / 255, "region": None}
+    assert (given["perturbation_name"], given["kind"]) == ("pgd", "attack")
+    assert given["perturbation"] == "pgd(budget='linf:8/255', steps=5)"
+    assert given["arguments"] == {"budget": "'linf:8/255'", "steps": "5"}
+    noise = record(perturbation="gaussian(rms='4/255')", backwards=0)
+    assert (noise.kind, noise.budget, noise.strength) == ("noise", None, "4/255")
+    assert record(perturbation="clean").clean
+    foreign = record(perturbation="of another package", backwards=3)
+    assert (foreign.perturbation_name, foreign.kind) == ("of another package", "attack")
+
+
+def test_what_another_package_named_stays_as_it_was_recorded() -> None:
+    """The package that knows the name need not be installed where records are read."""
+    line = record(perturbation="fog(severity=3)").to_json() | {"kind": "corruption", "perturbation_name": "fog"}
+    assert Record.from_json(json.loads(json_line(line))).kind == "corruption"
+
+
+@pytest.mark.parametrize("spelling", ["linf: 8/255", "linf:0.03137254901960784", "linf:8.0/255"])
+def test_one_budget_has_one_key_however_it_is_spelled(spelling: str) -> None:
+    plain, other = (record(perturbation=f"pgd(budget='{b}')") for b in ("linf:8/255", spelling))
+    assert other.key == plain.key
+
+
+def test_changed_images_or_code_are_another_measurement() -> None:
+    keys = {record().key, *(record(**{name: "ab"}).key for name in ("content", "code", "source_code"))}
+    assert len(keys) == 4
+    assert [record().verified, record(content="ab").verified] == [False, True]
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "studies").rglob("records.jsonl"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda f: "/".join(f.parts[-3:-1]))
+def test_committed_records_of_schema_1_are_migrated(file: Path) -> None:
+    """The key is the one that audits and pictures name them by; the perturbation is described as data."""
+    lines = [line for line in islice(read_lines(file), 12) if "schema" not in line]
+    for line, read in zip(lines, map(Record.from_json, lines), strict=True):
+        identity = [line[name] for name in IDENTITY]
+        old = json.dumps([identity, line["counts"]["ids"]], sort_keys=True)
+        assert read.key == hashlib.sha256(old.encode()).hexdigest()[:16]
+        assert not read.verified
+        assert read.perturbation == line["perturbation"]
+        assert read.clean == (line["perturbation"] == "clean")
+        assert read.kind in ("clean", "noise", "attack")
+        assert (read.budget is not None) == ("budget=" in line["perturbation"])
+        assert Record.from_json(json.loads(json_line(read.to_json()))).key == read.key
+
+
 def test_nan_is_null_in_the_file_and_never_zero() -> None:
     line = json_line({"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}})
     assert line == '{"a":[null,null,1.5],"b":{"c":null}}\n'
@@ -87,9 +140,9 @@ def test_no_records_are_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_another_format_is_refused() -> None:
-    with pytest.raises(RobustsegError, match="format 1, got 2"):
-        Record.from_json({"format": 2})
+def test_another_schema_is_refused() -> None:
+    with pytest.raises(RobustsegError, match="schema 1 or 2, got 3"):
+        Record.from_json({"schema": 3})
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

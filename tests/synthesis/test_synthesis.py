@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.losses.pixelwise import total_variation
 from robustseg.synthesis.paint import (
     OPTIMISERS,
@@ -264,7 +264,7 @@ def test_masks_widen_by_the_pixels_that_are_named():
     assert torch.equal(widened(masks, 0), masks)
 
 
-class Coloured:
+class Coloured(Dataset):
     """A data set whose classes have Gaussian colours that are known."""
 
     spec, label_space, ids = "coloured", gray_space(3), ("a", "b")

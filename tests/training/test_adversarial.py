@@ -12,7 +12,7 @@ from torch import Tensor
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.files import read_lines
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Batch, Sample
+from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.networks import weights
 from robustseg.networks.erfnet import ERFNet
 from robustseg.training import Adversary, HeldOut, Recipe, Step, train
@@ -22,7 +22,7 @@ QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_ev
 PGD = "pgd(budget='linf:8/255', steps=2, keep='last')"
 
 
-class Halves:
+class Halves(Dataset):
     """Four small noisy images, the left half darker than the right one."""
 
     spec = "halves"

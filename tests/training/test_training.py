@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
 from robustseg.core.files import read_lines
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets import Resized
 from robustseg.networks import weights
 from robustseg.networks.enet import ENet
@@ -24,7 +24,7 @@ from robustseg.training.resumable import Remembered
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
 
 
-class Blocks:
+class Blocks(Dataset):
     """Four small images whose colour tells the class."""
 
     spec = "blocks"

@@ -8,6 +8,7 @@ Conventions, pinned by `test_convention_*`:
 * pixel centres have integer coordinates and every resize uses `align_corners=False`.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ class Network(nn.Module):
     Attributes:
         architecture: the spec that rebuilds it without its weights; what its constructor gave as `spec`.
         files: the files it was built from; records keep their hashes.
+        code: the top folder of the user's code that it runs; records keep a digest of what is imported from there.
     """
 
     def __init__(self, label_space: LabelSpace, spec: str = "network"):
@@ -56,6 +58,7 @@ class Network(nn.Module):
         self.spec = spec
         self.architecture = spec
         self.files: tuple[Path, ...] = ()
+        self.code: Path | None = None
 
     def predict(self, images: Images) -> Labels:
         """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
@@ -147,15 +150,31 @@ class Batch:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled images with a label space, one at a time by index."""
+    """Labelled images with a label space, one at a time by index. A subclass writes `__len__` and `__getitem__`.
+
+    Attributes:
+        spec: the text that rebuilds it.
+        label_space: the classes of its labels.
+        ids: one a sample, unique.
+        size: (height, width) that every sample is resized to; None: as in the files.
+        files: files besides those of the samples that decide what is read, such as a list of classes.
+    """
 
     spec: str
     label_space: LabelSpace
     ids: Sequence[str]
+    size: tuple[int, int] | None = None
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def fingerprint(self, index: int) -> str:
+        """A digest of what a sample is made of: of its image and labels, or of the files that hold them."""
+        sample = self[index]
+        values = (sample.image, sample.labels)
+        return hashlib.sha256(b"".join(x.contiguous().numpy().tobytes() for x in values)).hexdigest()
 
 
 @runtime_checkable

@@ -49,7 +49,7 @@ class Drive:
     depths: Mapping[int, Path] = field(default_factory=dict)
 
 
-class Triplets:
+class Triplets(Dataset):
     """Frames with their neighbours: the extras `previous` and `next`, and as far as the drive knows them `intrinsics`,
     `pose_previous`, `pose_next` and `depth`. A frame without both neighbours in its drive is only a neighbour itself.
 
@@ -216,11 +216,12 @@ def camera_matrix(numbers: Sequence[float], size: tuple[int, int], *, of: object
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
 
 
-class Uncalibrated:
+class Uncalibrated(Dataset):
     """Video of an unknown camera with a first guess: square pixels, as far away as the image is wide, axis in the middle."""
 
     def __init__(self, data: Dataset):
         self._data, self.spec, self.label_space, self.ids = data, data.spec, data.label_space, data.ids
+        self.size, self.files = data.size, data.files
 
     def __len__(self) -> int:
         return len(self._data)

@@ -199,6 +199,5 @@ class Checkpoint:
 
 def identity(data: Dataset) -> str:
     """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
-    size = getattr(data, "size", None)
-    seen = f" at {size[0]}x{size[1]}" if size else ""
+    seen = f" at {data.size[0]}x{data.size[1]}" if data.size else ""
     return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"
