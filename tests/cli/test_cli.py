@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
+from commands import run
 from robustseg import api, cli
-from robustseg.cli import app, prepare
+from robustseg.cli import prepare
 from robustseg.core.errors import RobustsegError
 from robustseg.networks.weights import notes_of, save
 from robustseg.results.record import read_records
@@ -19,14 +19,6 @@ from robustseg.results.record import read_records
 NETWORK = "erfnet(classes='camvid', width=0.25)"
 DATA = "streets(scenes=3, frames=1, size='32x64')"
 KEYS = "network source data perturbation images miou miou_per_image pixel_accuracy q rms linf flags seconds forwards backwards"
-
-
-def run(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    text = " ".join((result.stdout + result.stderr).split())
-    assert result.exit_code == code, text
-    assert "Traceback" not in text
-    return text
 
 
 @pytest.fixture(scope="module")

@@ -317,7 +317,7 @@ def test_a_run_cut_while_it_ends_is_ended_by_the_next(tmp_path, monkeypatch, mom
 KILLED = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_evaluation import *
+from test_run import *
 def slow(progress):
     print(progress.done, flush=True)
     time.sleep(0.5)
