@@ -1,8 +1,8 @@
-"""The gradient attacks: PGD; FGSM, iterative FGSM and their least-likely-class forms, which are variants of it; MI-FGSM.
+"""The gradient attacks: PGD, its variants (FGSM, iterative FGSM and their least-likely-class forms), and MI-FGSM.
 
 All are called as `(network, images, labels, *, budget, ..., rng) -> images` and run `steps.climb`. What papers leave open
-is an argument here: the attacker's label (`goal`), the step size, the number of steps, clipping to [0, 1] and rounding
-to 8-bit values. The settings of single papers are in `presets`.
+is an argument here: the labels that the attack uses (`goal`), the step size, the number of steps, clipping to [0, 1], and
+rounding to 8-bit values. The settings of single papers are in `presets`.
 
 Sources: Goodfellow, Shlens, Szegedy, ICLR 2015 (FGSM); Kurakin, Goodfellow, Bengio, ICLR 2017 (iterative, least likely
 class); Dong et al., CVPR 2018 (momentum); Madry et al., ICLR 2018 (PGD); Arnab, Miksik, Torr, CVPR 2018 (on segmentation).
@@ -48,7 +48,7 @@ def pgd(
     """Projected gradient ascent from a random start under L-inf or L2; for each image the best iterate of all restarts.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
@@ -56,13 +56,14 @@ def pgd(
         step_size: in the budget's norm; None is `step_of`.
         restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
         keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
-        judge: what the best is best at, a name of `attacks.objectives` or a function; None is the objective.
-        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        objective: a name of `attacks.objectives`, a function, or one function a step.
-        draws: of a network that draws, at each step; the gradient is their mean (expectation over transformation).
+        judge: selection criterion of the best iterate, a name of `attacks.objectives` or a function; None is the objective.
+        goal: which labels the attack uses, see `steps.aim`. targets: labels of a targeted attack, in place of a goal.
+        objective: a name of `attacks.objectives`, a function, or one function for each step.
+        draws: EOT samples of a randomised network at each step; the gradient is their mean (expectation over
+            transformation).
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random starts and randomised networks; restart r uses stream r of each image.
 
     Returns:
         Images within the budget.
@@ -70,11 +71,11 @@ def pgd(
     Raises:
         SpecError: an argument outside its range.
 
-    Source: Madry et al., ICLR 2018; the mean over draws: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
+    Source: Madry et al., ICLR 2018; EOT: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
     """
     budget = Budget.parse(budget)
     if restarts < 1:
-        raise SpecError(f"expected restarts >= 1, got {restarts}")
+        raise SpecError(f"expected restarts >= 1, got {restarts}; try restarts=1")
     size = step_of(budget, steps) if step_size is None else fraction(step_size)
     target = aim(
         network,
@@ -175,7 +176,7 @@ def ifgsm_ll(goal: str = "least_likely") -> None:
     """Iterative FGSM towards the least likely class, also known as the least-likely-class method (LLCM).
 
     Arguments and result are those of `ifgsm`. The target is the least likely class of the clean image, as in Kurakin
-    et al.; `goal='least_likely_now'` finds it anew at each step, as the code of Arnab et al. does.
+    et al.; `goal='least_likely_now'` recomputes it at each step, as the code of Arnab et al. does.
 
     Source: Kurakin, Goodfellow, Bengio, ICLR 2017 workshop (Adversarial examples in the physical world).
     """
@@ -203,24 +204,24 @@ def mifgsm(
     """Iterative FGSM with momentum: `g <- decay * g + grad / L1(grad)`, `x <- project(x + step_size * sign(g))`.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'; under L2 a step goes along g at unit length.
         steps: gradient steps. step_size: in the budget's norm; None is eps / steps, as in the paper.
         decay: of the momentum; 0 is iterative FGSM.
-        keep: `best` or `last` iterate. judge: what the best is best at, see `pgd`.
-        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        keep: `best` or `last` iterate. judge: selection criterion of the best iterate, see `pgd`.
+        goal: which labels the attack uses, see `steps.aim`. targets: labels of a targeted attack, in place of a goal.
         objective: a name of `attacks.objectives` or a function.
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for networks that draw.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for randomised networks.
 
     Returns:
         Images within the budget.
 
     Source: Dong et al., CVPR 2018, algorithm 1 and equations 6 to 8.
-    Differs: for each image the best iterate, where the paper takes the last (`keep='last'`).
+    Differs: for each image the best iterate; the paper takes the last (`keep='last'`).
     """
     budget = Budget.parse(budget)
     size = budget.eps / max(1, steps) if step_size is None else fraction(step_size)
