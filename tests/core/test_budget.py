@@ -67,6 +67,22 @@ def test_a_region_keeps_the_rest_unchanged(shape):
     assert torch.equal(changed, region.expand(2, *SHAPE[1:]))
 
 
+@pytest.mark.parametrize("indices", [[1], [2, 0], [0, 1, 2], [2]])
+@pytest.mark.parametrize("shape", [(3, *SHAPE[1:]), (1, *SHAPE[1:]), SHAPE[1:]], ids=["each its own", "one", "plain"])
+def test_the_budget_of_some_images_keeps_their_regions(shape, indices):
+    region = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    whole, images = Budget("linf", 0.1, region), torch.ones(3, *SHAPE)
+    part = whole.select(indices)
+    assert (part.norm, part.eps) == ("linf", 0.1)
+    assert torch.equal(part.masked(images[indices]), whole.masked(images)[indices])
+    origin = torch.zeros(len(indices), *SHAPE)
+    assert torch.equal(part.project(images[indices], origin), whole.project(images, torch.zeros(3, *SHAPE))[indices])
+
+
+def test_a_budget_without_a_region_is_that_of_any_images():
+    assert Budget("l2", 0.1).select([1]) == Budget("l2", 0.1)
+
+
 def test_fractions():
     assert fraction("8/255") == 8 / 255
     assert fraction(0.5) == fraction("0.5") == fraction("1/2") == 0.5
