@@ -176,8 +176,8 @@ def train(
 
         def on_step(step: Step) -> None:
             text = f"epoch {step.epoch} loss {step.loss:.3f}"
-            if step.depth_loss is not None:
-                text += f" depth {step.depth_loss:.4f} ({step.masked:.0%} masked)"
+            if "depth_loss" in step.figures:
+                text += f" depth {step.figures['depth_loss']:.4f} ({step.figures['masked']:.0%} masked)"
             progress.update(task, description=text, completed=step.step, total=step.steps)
             passes.append(step.passes)
             if step.held_out is not None:
@@ -229,9 +229,10 @@ def streets(
 
 
 def _told(held_out: "HeldOut") -> str:
-    if held_out.depth_loss is not None:
-        return f"held-out loss of view synthesis {held_out.depth_loss:.4f}"
-    text = f"held-out mIoU {held_out.miou:.2%}"
-    if held_out.robust_miou is not None:
-        text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"
-    return text + (" (catastrophic overfitting: it holds against one step only)" if held_out.overfitted else "")
+    figures = held_out.figures
+    if "depth_loss" in figures:
+        return f"held-out loss of view synthesis {figures['depth_loss']:.4f}"
+    text = f"held-out mIoU {figures['miou']:.2%}"
+    if "robust_miou" in figures:
+        text += f", under attack {figures['robust_miou']:.2%}, after one step {figures['single_step_miou']:.2%}"
+    return text + (f" ({held_out.warning})" if held_out.warning else "")
