@@ -11,8 +11,6 @@ from PIL import Image
 
 from commands import run
 from robustseg import api, cli
-from robustseg.cli import prepare
-from robustseg.core.errors import RobustsegError
 from robustseg.networks.weights import notes_of, save
 from robustseg.results.record import read_records
 
@@ -157,18 +155,6 @@ def test_bad_input_of_train_is_one_sentence(arguments: tuple[str, str], sentence
     text = run("train", *(part for pair in {**given, **dict([arguments])}.items() for part in pair), code=2)
     assert sentence in text
     assert "error:" in text
-
-
-def test_train_uses_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, object]] = []
-    monkeypatch.setattr("lightning_fabric.Fabric", lambda **given: asked.append(given))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    prepare._fabric("cuda:1", 1, "32-true")
-    prepare._fabric("cuda", 2, "bf16-mixed")
-    assert [(a["accelerator"], a["devices"]) for a in asked] == [("gpu", [1]), ("gpu", 2)]
-    for device, devices in (("cuda:1", 2), ("cuda", 5), ("mps", 2)):
-        with pytest.raises(RobustsegError, match=f"got {devices}; try --devices 1"):
-            prepare._fabric(device, devices, "32-true")
 
 
 @pytest.mark.parametrize(
