@@ -30,7 +30,7 @@ from robustseg.studies.klingner2020_evidence import (
     sweep_kind,
 )
 from robustseg.studies.klingner2020_tiers import tier
-from robustseg.studies.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Beside, Measure
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Beside, Measure
 
 CHANGES = Changes(
     "sea(budget='linf:{:g}/255', steps=2)", strengths=(1.0, 4.0, 8.0, 16.0, 24.0), few=(1.0, 4.0, 8.0, 24.0), draws=2

@@ -31,7 +31,7 @@ from robustseg.studies.sandoval2022_claims import (
     tables,
 )
 from robustseg.studies.sandoval2022_panels import blind_pairs, comparison
-from robustseg.studies.study import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure, read_measures
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED, Measure, read_measures
 from robustseg.testing import PixelNetwork
 
 WEAK, STRONG = "pgd(budget='linf:4/255', steps=3, keep='last')", "sea(budget='linf:4/255', steps=100)"

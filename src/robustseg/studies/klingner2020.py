@@ -29,8 +29,8 @@ from robustseg.studies.klingner2020_claims import findings, tables
 from robustseg.studies.klingner2020_depth import judged_measures, split_measures, static_measures
 from robustseg.studies.klingner2020_evidence import HELD_VIDEO, KINDS, Change, Evidence, depth_kinds, name_of
 from robustseg.studies.klingner2020_tiers import Tier, tier
+from robustseg.studies.legacy import Cost, Finding, Measure, made_by, read_measures, write_study
 from robustseg.studies.pretraining import buildable, place_of, pretrain, untrained
-from robustseg.studies.study import Cost, Finding, Measure, made_by, read_measures, write_study
 
 TITLE = "Klingner et al. 2020: depth from video as a second task, under noise and attack"
 MEASURES = 2

@@ -20,7 +20,7 @@ from robustseg.studies.klingner2020_evidence import (
     name_of,
     sweep_kind,
 )
-from robustseg.studies.study import HELD, NOT_HELD, NOT_TESTABLE, Beside, Cell, Finding, Table, exceeds, together
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, Beside, Cell, Finding, Table, exceeds, together
 
 COMPARED = (8.0, 12.0, 16.0)
 """Realised root mean squares, in n/255, at which claim K1 compares."""

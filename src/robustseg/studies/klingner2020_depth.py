@@ -13,7 +13,7 @@ from robustseg.evaluation.depth import RowDepth, judge
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.motion import WithMotion
 from robustseg.studies.klingner2020_evidence import baseline_of
-from robustseg.studies.study import Measure
+from robustseg.studies.legacy import Measure
 
 
 def split_measures(network: MultiTask, images: Tensor, frames: Tensor) -> dict[str, float]:

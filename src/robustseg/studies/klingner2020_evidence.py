@@ -15,7 +15,7 @@ import numpy as np
 from robustseg.results import metrics
 from robustseg.results.record import Record
 from robustseg.results.summary import mean_score
-from robustseg.studies.study import SEEDS, Measure
+from robustseg.studies.legacy import SEEDS, Measure
 
 KINDS = {
     "single": "labels alone",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from robustseg.studies.klingner2020_evidence import KINDS, Changes, name_of, sweep_kind
+from robustseg.studies.legacy import SEEDS, tier_of
 from robustseg.studies.pretraining import Pretraining
-from robustseg.studies.study import SEEDS, tier_of
 from robustseg.training import Recipe
 from robustseg.training.multitask import DepthTask
 

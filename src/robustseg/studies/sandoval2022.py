@@ -30,11 +30,11 @@ from robustseg.datasets.views import Resized, Spread, batches
 from robustseg.evaluation.run import Conditions, Progress, evaluate, plan
 from robustseg.losses.pixelwise import total_variation
 from robustseg.results.record import read_records
+from robustseg.studies.legacy import Cost, Finding, Measure, read_measures, write_study
 from robustseg.studies.pretraining import buildable, pretrain, spec_of, untrained
 from robustseg.studies.sandoval2022_claims import ORIGINAL, ROLES, START, Evidence, findings, tables
 from robustseg.studies.sandoval2022_panels import blind_pairs, comparison, gradient_sheet
 from robustseg.studies.sandoval2022_tiers import Tier, tier
-from robustseg.studies.study import Cost, Finding, Measure, read_measures, write_study
 from robustseg.synthesis.gradients import edge_agreement, fidelity, high_frequency_share, input_gradients, judged
 from robustseg.synthesis.output import class_sheet, picture_of, seen_as, write_picture
 from robustseg.synthesis.paint import ClassColours, Settings, class_colours, generate, inpaint

@@ -12,7 +12,7 @@ import numpy as np
 
 from robustseg.results import metrics
 from robustseg.results.record import Record
-from robustseg.studies.study import (
+from robustseg.studies.legacy import (
     HELD,
     NOT_HELD,
     NOT_TESTABLE,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from robustseg.studies.legacy import tier_of
 from robustseg.studies.pretraining import Pretraining
 from robustseg.studies.sandoval2022_claims import ROLES
-from robustseg.studies.study import tier_of
 from robustseg.synthesis.paint import Settings
 from robustseg.training import Recipe
 from robustseg.training.adversarial import Adversary
