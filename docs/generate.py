@@ -17,7 +17,7 @@ from robustseg.networks.passes import counted
 from robustseg.results import metrics
 from robustseg.results.record import STRENGTHS, Record, read_records
 from robustseg.results.summary import clean_of, summary
-from robustseg.studies.study import Beside, Table
+from robustseg.studies.page import Beside, Table
 from robustseg.testing import PixelNetwork
 
 ROOT = Path(__file__).parent.parent

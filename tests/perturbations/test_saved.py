@@ -9,6 +9,7 @@ from robustseg.core import registry
 from robustseg.core.budget import Budget
 from robustseg.core.errors import RobustsegError
 from robustseg.core.random import ImageRng
+from robustseg.core.types import Dataset
 from robustseg.evaluation.run import evaluate
 from robustseg.testing import SmallNetwork, check_perturbation
 

@@ -194,7 +194,7 @@ def test_resample_is_deterministic_and_equals_the_slow_way() -> None:
     [(0.025, 1, 12.7062), (0.025, 3, 3.18245), (0.0005, 3, 12.924), (0.025, 20, 2.08596), (0.001, 200, 3.1315)],
 )
 def test_student_is_that_of_the_tables(tail: float, freedom: float, value: float) -> None:
-    assert metrics._student(tail, freedom) == pytest.approx(value, rel=1e-4)
+    assert metrics.t_quantile(tail, freedom) == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [40, 120])

@@ -14,7 +14,7 @@ from robustseg.results.record import Counts, Record, read_records
 from robustseg.studies import baer2020
 from robustseg.studies.baer2020_claims import findings, tables
 from robustseg.studies.baer2020_evidence import COLUMNS, PAPER, TABLE_5, TABLE_6, TABLE_7, Figures, Names, vote
-from robustseg.studies.study import HELD, NOT_HELD, NOT_TESTABLE
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE
 from robustseg.training import Recipe
 
 NAMES = Names("zoo:teacher", "zoo:student", "choose", "report")

@@ -1,77 +1,254 @@
-"""Verdicts follow from numbers, and tables can be read by people and scripts."""
+"""The core of all studies: a paper from another package is found, run and concluded; records are found by role."""
 
+import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from robustseg.studies.study import (
-    HELD,
-    NOT_HELD,
-    NOT_TESTABLE,
-    UNDECIDED,
-    Beside,
-    Finding,
-    Table,
-    exceeds,
-    together,
-    write_study,
-)
+import runs
+from robustseg.cli import app
+from robustseg.core.errors import RobustsegError
+from robustseg.studies.evidence import Evidence, portable
+from robustseg.studies.page import Beside, Table, recorded
+from robustseg.studies.run import passes
+from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
+from robustseg.studies.verdicts import HELD, exact
+
+TOY = '''"""Toy 2024: does a blur help?"""
+
+from robustseg.core.registry import study
+from robustseg.report.figures import Line, Plot, Point, curves
+from robustseg.studies.measures import Measure, Measuring
+from robustseg.studies.page import Figure, Table, percent
+from robustseg.studies.study import Images, Row, Study, Basis, claim
+from robustseg.studies.verdicts import exact, over_frames
+
+ATTACK = "fgsm(budget='linf:8/255')"
+
+
+@claim("T1", "the attack lowers mIoU")
+def t1(f):
+    runs = [r and r.counts for r in (f.record("plain"), f.record("plain", ATTACK))]
+    return Basis([over_frames("loss", runs, lambda clean, attacked: clean - attacked, above=0)])
+
+
+@claim("T2", "every image is bright")
+def t2(f):
+    bright = [m.values["mean"] > 0.1 for m in f.of("light", "images")]
+    return Basis([exact("bright images", sum(bright), len(bright))])
+
+
+def tables(f):
+    rows = [(who, percent(f.miou(who)), percent(f.ratio(who, ATTACK))) for who in ("plain", "blurred")]
+    return [Table("mIoU and IoU ratio in %", ("network", "clean", "attacked"), rows)]
+
+
+def light(work, batch):
+    means = zip(batch.ids, batch.images.mean((1, 2, 3)), strict=True)
+    return [Measure("light", "images", image, {}, {"mean": float(mean)}) for image, mean in means]
+
+
+@study("toy2024")
+def toy2024(tier="synthetic", data="data"):
+    """Toy 2024: does a blur help?"""
+    images = Images("streets(seed=0, scenes=4, frames=1, size='48x96', split='test')", counts=(2,), block=1)
+    networks = {"plain": "zoo:erfnet-streets", "blurred": "gaussian_blur(network={plain})"}
+    rows = [Row(who, who, "report", change) for who in networks for change in ("clean", ATTACK)]
+    point = Point(1.0, 0.5, 0.4, 0.6, "a point")
+    drawn = curves([Plot("a curve", [Line("plain", "rs-a0", "", 0, [point])], "%", 1.0)], x_label="eps")
+    return Study(title="Toy 2024: does a blur help?", source="made up", tier=tier, protocol="two images",
+        networks=networks, images={"report": images}, rows=rows, claims=(t1, t2), tables=tables,
+        figures=lambda f: [Figure("A curve", drawn, "curve.svg")],
+        extras=[Measuring("light", "images", lambda work: {"images": images.data}, light, "report")])
+'''
+
+
+def other_package(folder: Path) -> dict[str, str]:
+    """An installed package with a study, and the environment in which it is seen."""
+    (folder / "toypapers").mkdir()
+    (folder / "toypapers" / "toy.py").write_text(TOY)
+    installed = folder / "toypapers-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: toypapers\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[robustseg]\npapers = toypapers.toy\n")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+
+
+def command(arguments: list[str], environment: dict[str, str], check: str = "") -> str:
+    """What the command prints."""
+    code = (
+        f"import sys\nfrom robustseg.cli import app\ntry:\n    app({arguments!r})\n"
+        f"except SystemExit as stop:\n    assert not stop.code\n{check}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_fifth_paper_is_found_run_and_concluded_without_an_edit_elsewhere(tmp_path: Path) -> None:
+    environment, out = other_package(tmp_path), tmp_path / "out"
+    assert "Toy 2024: does a blur help?" in command(["list", "study"], environment)
+    said = command(["reproduce", "toy2024", "--out", str(out), "--device", "cpu"], environment)
+    assert "T2 held: 2 of 2 cases hold" in said
+    page = (out / "tables.md").read_text()
+    assert page.startswith("# Toy 2024")
+    assert "| blurred |" in page
+    assert "not run" not in page
+    assert len((out / "records.jsonl").read_text().splitlines()) == 4
+    # from the records alone, without torch, in another place: the same page
+    no_torch = "assert 'torch' not in sys.modules, 'torch was loaded'"
+    again = tmp_path / "again"
+    command(["reproduce", "toy2024", "--from-records", str(out), "--out", str(again)], environment, no_torch)
+    written = sorted(path.name for path in again.iterdir())
+    assert written == ["curve.svg", "figures.html", "tables.md", "verdicts.json"]
+    assert all((again / name).read_bytes() == (out / name).read_bytes() for name in written)
+
+
+ATTACK = "pgd(budget='linf:4/255', steps=20)"
+
+
+@claim("Z1", "both networks are measured")
+def z1(f: Evidence) -> Basis:
+    """A count."""
+    return Basis([exact("measured", sum(not math.isnan(f.miou(who)) for who in ("a", "b")), 2)])
+
+
+def small_study(**changes: object) -> Study:
+    fields = {
+        "title": "A paper",
+        "source": "a source",
+        "tier": "synthetic",
+        "protocol": "a protocol",
+        "networks": {"a": "zoo:first", "b": "zoo:second"},
+        "images": {"report": Images(runs.DATA), "choose": Images("camvid(root='data', split='holdout')")},
+        "rows": [Row(who, who) for who in "ab"],
+        "claims": [z1],
+        "tables": lambda f: [],
+        "seeds": {"all": ("a", "b"), "a": ("a",)},
+    }
+    return Study(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("values", "bound", "seeds", "verdict"),
+    ("there", "here"),
     [
-        ([1.0, 1.1, 1.2], 0.0, 3, HELD),
-        ([-1.0, -1.1, -1.2], 0.0, 3, NOT_HELD),
-        ([1.0, -0.2, 1.0], 0.0, 3, UNDECIDED),  # mean 0.6, standard deviation 0.69
-        ([1.0, 1.1], 0.0, 3, UNDECIDED),  # too few seeds, however clear
-        ([0.9], 0.85, 1, HELD),
-        ([0.8], 0.85, 1, NOT_HELD),
-        ([], 0.0, 3, NOT_TESTABLE),
-        ([1.0, math.nan, 1.0], 0.0, 3, NOT_TESTABLE),
-        ([1.0, 1.0, 1.0], 0.5, 3, HELD),
+        (
+            "weights('/home/x/networks/y/networks/a-0/best.safetensors')",
+            "weights('runs/s/networks/a-0/best.safetensors')",
+        ),
+        ("camvid(root='/data/camvid', split='test')", "camvid(root='camvid', split='test')"),
+        ("crf(network=weights('o/networks/a/b.safetensors'), senders=2)", "crf(network=weights('networks/a/b.safetensors'), senders=2)"),
     ],
-)
-def test_a_gap_under_two_standard_deviations_decides_nothing(values, bound, seeds, verdict):
-    assert exceeds(values, bound, seeds=seeds) == verdict
+)  # fmt: skip
+def test_specs_of_another_machine_are_the_same(there: str, here: str) -> None:
+    assert portable(there) == portable(here)
 
 
-def test_one_part_that_does_not_hold_is_enough_against_a_claim():
-    assert together([HELD, HELD]) == HELD
-    assert together([HELD, UNDECIDED]) == UNDECIDED
-    assert together([UNDECIDED, NOT_TESTABLE]) == NOT_TESTABLE
-    assert together([NOT_TESTABLE, NOT_HELD, HELD]) == NOT_HELD
+def test_specs_that_differ_in_more_than_the_folder_stay_apart() -> None:
+    weights = [f"weights('r/networks/{who}/best.safetensors')" for who in ("a-0", "a-1")]
+    specs = [*weights, "camvid(root='d/camvid', split='test')", "camvid(root='d/camvid', split='val')", "zoo:a"]
+    assert len({portable(spec) for spec in specs}) == len(specs)
 
 
-def test_a_figure_is_written_beside_the_papers():
+def test_records_are_found_by_role_images_perturbation_and_seed() -> None:
+    found = Evidence(
+        small_study(),
+        [
+            runs.record("zoo:first", "clean", 0.2),
+            runs.record("zoo:first", ATTACK, 0.5),
+            runs.record("zoo:second", ATTACK, 0.6, source="zoo:first"),
+            dataclasses.replace(runs.record("zoo:second", ATTACK, 0.9, source="zoo:first"), seed=7),
+            runs.record("zoo:second", ATTACK, 0.95, source="zoo:first", data="camvid(root='data', split='val')"),
+            runs.record("zoo:third", ATTACK, 0.97),
+        ],
+    )
+    own, other, drawn = (
+        found.miou("a", ATTACK),
+        found.miou("b", ATTACK, source="a"),
+        found.miou("b", ATTACK, source="a", seed=7),
+    )
+    assert found.miou("a") > own > other > drawn
+    assert math.isnan(found.miou("b", ATTACK))
+    assert math.isnan(found.miou("a", images="choose"))
+    assert found.ratio("a", ATTACK) == pytest.approx(own / found.miou("a"))
+    assert math.isnan(found.ratio("b", ATTACK, source="a"))  # no clean record
+    assert found.by_seed("all", found.miou) == [found.miou("a")]
+    assert found.gains("a", "all", found.miou) == [0.0]
+
+
+def test_a_ratio_is_over_the_images_that_were_attacked() -> None:
+    clean, few = runs.record("zoo:first", "clean", 0.2, n=40), runs.record("zoo:first", ATTACK, 0.2, n=12)
+    found = Evidence(small_study(), [clean, few])
+    place = [clean.ids.index(name) for name in few.ids]
+    assert found.ratio("a", ATTACK) == pytest.approx(found.miou("a", ATTACK) / found.miou("a", over=place))
+
+
+def test_a_network_can_be_fitted_on_what_was_measured() -> None:
+    networks = {"a": "zoo:first", "fitted": lambda f: f"jpeg(network={{a}}, quality={round(100 * f.miou('a'))})"}
+    clean = runs.record("zoo:first", "clean", 0.2)
+    quality = round(100 * Evidence(small_study(), [clean]).miou("a"))
+    records = [clean, runs.record(f"jpeg(network=zoo:first, quality={quality})", "clean", 0.3)]
+    assert Evidence(small_study(networks=networks), records).miou("fitted") > 0
+
+
+def test_one_perturbation_serves_all_networks_that_are_measured_on_it() -> None:
+    rows = [Row("a", "a"), Row("b", "b"), Row("a", "a", "report", ATTACK), Row("a", "b", "report", ATTACK)]
+    other = [Row("b", "b", "report", ATTACK), Row("a", "a", "report", ATTACK, seed=1), Row("a", "a", "report", ATTACK)]
+    assert [len(group) for group in passes(small_study(rows=[*rows, *other]))] == [2, 2, 1, 1]
+
+
+def test_unknown_studies_and_options_are_said(tmp_path: Path) -> None:
+    with pytest.raises(RobustsegError, match=r"expected a known study, got 'arnab2081'; try arnab2018"):
+        opened("arnab2081")
+    with pytest.raises(
+        RobustsegError, match="expected an option of arnab2018, got rows; try tier, data, networks, size"
+    ):
+        opened("arnab2018", rows=("x",))
+    with pytest.raises(RobustsegError, match=r"expected the tier in '.*verdicts\.json', got no such file; try --tier"):
+        recorded("arnab2018", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["arnab2018"], "expected a folder for the results, got none; try --out runs/NAME, or --from-records"),
+        (["arnab2018", "--from-records", "x", "--rows", "a"], "expected --from-records without --rows, got both"),
+        (["arnab2018", "--from-records", "x", "--tier", "camvid"], "expected records of the study in 'x', got none"),
+        (["arnab2018", "--out", "x", "--tier", "mars"], "expected a tier, got 'mars'; try synthetic, camvid, full"),
+    ],
+)  # fmt: skip
+def test_what_the_command_cannot_do_is_said(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["reproduce", *arguments])
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_figure_is_written_beside_the_papers() -> None:
     assert str(Beside((61.0, 62.0, 63.0), 61.5)) == "62.0 ± 1.0 (61.5)"
     assert str(Beside((61.04,))) == "61.0"
     assert str(Beside((), 50.0)) == "not run (50.0)"
 
 
-def test_tables_and_verdicts_are_written_for_people_and_for_scripts(tmp_path):
-    table = Table("Table 1", ("network", "clean"), (("T", Beside((50.0,), 75.4)), ("S", Beside(()))), "A note.")
-    found = [Finding("B1", "it holds", HELD, "1 of 2")]
-    write_study(tmp_path, title="A paper", about={"tier": "camvid"}, tables=[table], findings=found)
-    page = (tmp_path / "tables.md").read_text()
-    assert "| T | 50.0 (75.4) |\n| S | not run |" in page
-    assert "- **B1 held**: 1 of 2" in page
-    assert "- tier: camvid" in page
-    assert "A note." in page
-    plain = json.loads((tmp_path / "verdicts.json").read_text())
-    assert plain["verdicts"] == [{"claim": "B1", "statement": "it holds", "verdict": HELD, "numbers": "1 of 2"}]
-    assert plain["tables"][0]["rows"] == [["T", {"ours": [50.0], "theirs": 75.4}], ["S", {"ours": [], "theirs": None}]]
-    assert found[0].line == "B1 held: 1 of 2"
+def test_tables_can_be_read_by_people_and_scripts() -> None:
+    table = Table("Table <1>", ("network", "clean"), (("T", Beside((50.0,), 75.4)), ("S", Beside(()))), "A note.")
+    assert "| T | 50.0 (75.4) |\n| S | not run |" in table.markdown()
+    assert "A note." in table.markdown()
+    assert "Table &lt;1&gt;" in table.html()
+    plain = json.loads(json.dumps(table.to_json()))
+    assert plain["rows"] == [["T", {"ours": [50.0], "theirs": 75.4}], ["S", {"ours": [], "theirs": None}]]
 
 
-def test_tables_and_claims_are_made_without_torch():
-    code = (
-        "import sys\nimport robustseg.studies.study, robustseg.studies.baer2020_claims\n"
-        "import robustseg.studies.sandoval2022_claims, robustseg.studies.arnab2018_figures\n"
-        "assert 'torch' not in sys.modules, 'torch was loaded'"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_verdicts_say_what_they_are_of() -> None:
+    found = Evidence(small_study(), [runs.record(spec, "clean", 0.2) for spec in ("zoo:first", "zoo:second")])
+    verdict = z1.verdict(found)
+    assert (verdict.claim, verdict.statement, verdict.verdict) == ("Z1", "both networks are measured", HELD)
+    assert "2 of 2" in verdict.numbers

@@ -1,86 +1,110 @@
 """The command that runs the study of a paper: reproduce."""
 
-import importlib
-import math
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from robustseg.cli.shared import Device, OutDir, app, err, out, parse_size, pick_device, plain, progress_bar
+from robustseg.cli.shared import Device, app, err, out, parse_size, pick_device, plain, progress_bar
+from robustseg.core import registry
 from robustseg.core.errors import RobustsegError
 
-PAPERS = ("arnab2018", "baer2020", "klingner2020", "sandoval2022")
+if TYPE_CHECKING:
+    from robustseg.studies.study import Study
 
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="arnab2018, baer2020, klingner2020 or sandoval2022.")],
-    out_dir: OutDir,
+    paper: Annotated[str, typer.Argument(help="Name of a study: robustseg list study.")],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of networks, records and results; with --from-records, of results."),
+    ] = None,
     tier: Annotated[
-        str,
-        typer.Option(
-            help="synthetic (a minute), camvid, or full (Cityscapes); klingner2020 also has camvid-own-video."
-        ),
-    ] = "synthetic",
-    data: Annotated[
-        str,
-        typer.Option(help="Folder with camvid and video, or with cityscapes. arnab2018: or a data spec of your own."),
-    ] = "data",
-    rows: Annotated[
         str | None,
-        typer.Option(help="baer2020: rows of tables 2 and 3; klingner2020: networks; to run, joined by commas."),
+        typer.Option(help="synthetic (a minute, default), camvid, full (Cityscapes), or another tier of the study."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder with the data sets of the tier (default: data), or a data spec where a study takes one."
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Only these rows of the study, joined by commas, where it has such a choice.")
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="arnab2018: spec of your own, or name of one of the tier's; may be given several times."),
+        typer.Option(help="Network spec of your own, or the name of one of the study's, where it has such a choice."),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="arnab2018: resize images of your own to HxW.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Resize images of your own to HxW, where a study takes them.")
+    ] = None,
     train_only: Annotated[
-        bool,
-        typer.Option(
-            "--train-only", help="arnab2018: train the networks, which may be done several at once, and stop."
-        ),
+        bool, typer.Option("--train-only", help="Train the networks, and stop; several processes can share a folder.")
     ] = False,
+    from_records: Annotated[
+        Path | None,
+        typer.Option(help="Write tables, verdicts and figures from the records of this folder; nothing is run."),
+    ] = None,
     device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what each step takes, and stop.")] = False,
 ) -> None:
-    """Run the study of a paper: its tables, ours beside theirs, and a verdict on each claim.
+    """Run the study of a paper: its tables, our figures beside the paper's, and a verdict on each claim.
 
-    A cut run goes on when the same command is given again; what is in the folder already is used.
+    An interrupted run resumes when you repeat the command; what is in the folder is used. The study's page docstring
+    (robustseg list study) says what its tiers need.
     """
-    if paper not in PAPERS:
-        raise RobustsegError(f"expected a paper, got '{paper}'; try {', '.join(PAPERS)}")
-    arnab = ("arnab2018",)
-    owners = {"rows": ("baer2020", "klingner2020"), "network": arnab, "size": arnab, "train-only": arnab}
-    for option, given in {"rows": rows, "network": network, "size": size, "train-only": train_only}.items():
-        if given and paper not in owners[option]:
-            known = " or ".join(owners[option])
-            raise RobustsegError(f"expected --{option} with {known} only, got it with {paper}; try without")
-    module = importlib.import_module(f"robustseg.studies.{paper}")
-    own = {"networks": network or [], "size": parse_size(size) if size else None} if network or size else {}
-    study = module.tier(tier, data, **own)
-    options = {"rows": [row.strip() for row in rows.split(",")]} if rows else {}
-    where = pick_device(device)
-    if dry_run:
-        table = Table("step", "minutes", box=None)
-        costs = module.costs(study, out_dir, device=where, **options)
-        for cost in costs:
-            minutes = "unknown" if math.isnan(cost.seconds) else f"{cost.seconds / 60:.1f}"
-            table.add_row(plain(cost.step), minutes if cost.seconds else "done")
-        out.print(table)
-        total = sum(cost.seconds for cost in costs if not math.isnan(cost.seconds)) / 60
-        out.print(f"in all {total:.1f} minutes, judged by one image each", highlight=False)
+    from robustseg.studies.page import conclude, recorded
+    from robustseg.studies.study import opened
+
+    if from_records is not None:
+        given = {"--data": data, "--rows": rows, "--network": network, "--size": size, "--train-only": train_only}
+        for option in (name for name, value in given.items() if value):
+            raise RobustsegError(f"expected --from-records without {option}, got both; try --tier and --out only")
+        where = out_dir or from_records
+        _print(conclude(recorded(paper, from_records, tier), from_records, where), where)
         return
+    if out_dir is None:
+        raise RobustsegError("expected a folder for the results, got none; try --out runs/NAME, or --from-records")
+    options: dict[str, Any] = {
+        "tier": tier or "synthetic",
+        "data": _spelled("data", data) if data else "data",
+        "rows": tuple(row.strip() for row in rows.split(",")) if rows else None,
+        "networks": tuple(_spelled("network", spec) for spec in network) if network else None,
+        "size": parse_size(size) if size else None,
+    }
+    _run(opened(paper, **options), out_dir, device=pick_device(device), dry_run=dry_run, train_only=train_only)
+
+
+def _run(study: "Study", folder: Path, *, device: str, dry_run: bool, train_only: bool) -> None:
+    from robustseg.studies import run
 
     def told(step: str) -> None:
         err.print(plain(step), highlight=False, soft_wrap=True)
 
-    if train_only:
-        module.train(study, out_dir, device=where, on_step=told)
-        return
-    with progress_bar() as on_batch:
-        findings = module.reproduce(study, out_dir, device=where, on_step=told, on_batch=on_batch, **options)
-    for finding in findings:
-        out.print(plain(finding.line), highlight=False, soft_wrap=True)
-    out.print(f"tables: {out_dir / 'tables.md'}", highlight=False, markup=False, soft_wrap=True)
+    if dry_run:
+        table, costs = Table("step", "minutes", box=None), run.costs(study, folder, device=device)
+        for step, seconds in costs.items():
+            table.add_row(plain(step), f"{seconds / 60:.1f}" if seconds else "done")
+        out.print(table)
+        out.print(f"in all {sum(costs.values()) / 60:.1f} minutes, judged by one image each", highlight=False)
+    elif train_only:
+        run.train(study, folder, device=device, on_step=told)
+    else:
+        with progress_bar() as on_batch:
+            verdicts = run.reproduce(study, folder, device=device, on_step=told, on_batch=on_batch)
+        _print(verdicts, folder)
+
+
+def _print(verdicts: list[Any], folder: Path) -> None:
+    for verdict in verdicts:
+        out.print(plain(verdict.line), highlight=False, soft_wrap=True)
+    out.print(f"tables: {folder / 'tables.md'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _spelled(kind: str, text: str) -> str:
+    """A spec as records spell it; a folder or the name of a network as it is."""
+    spec = "(" in text or text.startswith("zoo:") or text.endswith(".safetensors")
+    return registry.spelled(kind, text) if spec else text

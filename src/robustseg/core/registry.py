@@ -37,6 +37,7 @@ KINDS = {
     "network": "network",
     "dataset": "data",
     "monitor": "monitor",
+    "study": "study",
 }
 """Decorator -> kind of thing it registers."""
 
@@ -105,6 +106,20 @@ def dataset(name: str) -> Callable[[Function], Function]:
 def monitor(name: str) -> Callable[[Function], Function]:
     """Register a class or function that builds a `Monitor`."""
     return _decorator("monitor", name)
+
+
+def study(name: str) -> Callable[[Function], Function]:
+    """Register a function that gives the study of a paper, see `robustseg.studies.study`."""
+    return _decorator("study", name)
+
+
+def function(kind: str, name: str) -> Callable[..., Any]:
+    """What is registered under a name.
+
+    Raises:
+        SpecError: there is no such name.
+    """
+    return _lookup(kind, name)[1]
 
 
 @dataclass(frozen=True)

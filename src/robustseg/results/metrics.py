@@ -296,6 +296,13 @@ def resample(
     return Counts(names, np.zeros_like(counts.confusion), tp, fp, fn)
 
 
+def resample_mean(
+    values: np.ndarray, ids: Sequence[str], *, block: int = 15, draws: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """The mean over images of `values` `[n]` in each draw of `resample`, float64 `[draws]`; empty for fewer than two blocks."""
+    return _times(tuple(ids), block, draws, seed) @ np.asarray(values, np.float64) / max(1, len(ids))
+
+
 def interval(value: float, samples: np.ndarray, *, level: float = 0.95) -> Interval:
     """Percentile interval around a value from samples of it; NaN where there is no sample."""
     return Interval(value, *_quantiles(samples, level))
@@ -317,12 +324,29 @@ def t_interval(
     Returns:
         The value and its two ends, NaN where there is no sample.
     """
+    error, freedom = standard_error(samples, ids, block=block, seed=seed)
+    reach = t_quantile((1 - level) / 2, freedom) * error if freedom else math.nan
+    return Interval(value, value - reach, value + reach)
+
+
+class StandardError(NamedTuple):
+    """How far a figure lies from the true one: the standard error, and the degrees of freedom of its t distribution."""
+
+    value: float
+    freedom: float
+
+
+def standard_error(samples: np.ndarray, ids: Sequence[str], *, block: int = 15, seed: int = 0) -> StandardError:
+    """The standard error that `t_interval` uses; NaN with no degree of freedom where there is no sample.
+
+    Args:
+        samples: of each draw of `resample` with these ids, block and seed. ids: the image ids.
+    """
     known = samples[~np.isnan(samples)]
     if not len(known):
-        return Interval(value, math.nan, math.nan)
+        return StandardError(math.nan, 0.0)
     loss, freedom = _variance(tuple(ids), block, len(samples), seed)
-    reach = _student((1 - level) / 2, freedom) * float(known.std()) / math.sqrt(loss)
-    return Interval(value, value - reach, value + reach)
+    return StandardError(float(known.std()) / math.sqrt(loss), freedom)
 
 
 @functools.lru_cache(maxsize=8)
@@ -335,7 +359,7 @@ def _variance(ids: tuple[str, ...], block: int, draws: int, seed: int) -> tuple[
 
 
 @functools.lru_cache(maxsize=256)
-def _student(tail: float, freedom: float) -> float:
+def t_quantile(tail: float, freedom: float) -> float:
     """The value that Student's t exceeds with this probability; `t = sqrt(freedom) tan(a)`, a ~ cos^(freedom - 1)."""
     angles = (np.arange(200_000) + 0.5) * (math.pi / 2 / 200_000)
     beyond = np.cumsum(np.cos(angles[::-1]) ** (freedom - 1))

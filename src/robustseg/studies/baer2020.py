@@ -43,8 +43,8 @@ from robustseg.studies.baer2020_evidence import (
     beyond,
     row_name,
 )
+from robustseg.studies.legacy import SEEDS, Cost, Finding, made_by, tier_of, write_study
 from robustseg.studies.pretraining import Pretraining, buildable, pretrain, spec_of, untrained
-from robustseg.studies.study import SEEDS, Cost, Finding, made_by, tier_of, write_study
 from robustseg.training import Recipe
 from robustseg.training.fabric import fabric_on
 from robustseg.training.redundant import AdaptiveRecipe, train_adaptive

@@ -23,7 +23,7 @@ from robustseg.studies.baer2020_evidence import (
     Figures,
     row_name,
 )
-from robustseg.studies.study import HELD, NOT_HELD, NOT_TESTABLE, Beside, Cell, Finding, Table, exceeds, together
+from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE, Beside, Cell, Finding, Table, exceeds, together
 
 
 def tables(figures: Figures) -> list[Table]:
