@@ -15,6 +15,7 @@ from torch import Tensor
 from robustseg.core.budget import Budget
 from robustseg.core.errors import RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Images, Labels, Network, Objective, frozen, require_pair
 from robustseg.losses.pixelwise import wrong_pixels
@@ -284,12 +285,9 @@ def round_to_8bit(images: Images, origin: Images) -> Images:
     A value with no n/255 between it and its original returns to the original. Where the original is an 8-bit image, so
     is the result, and at eps below 1/255 it is the original.
     """
-    levels, before = images * 255, origin * 255
-    slack = 1e-3  # gray levels: 8/255 in float32 must stay 8
-    up = (levels + slack).floor().clamp_max(255)
-    down = (levels - slack).ceil().clamp_min(0)
-    rounded = torch.where(levels > before, torch.where(up > before, up / 255, origin), origin)
-    return torch.where(levels < before, torch.where(down < before, down / 255, origin), rounded)
+    rounded = to_8bit(images, towards=origin).to(images) / 255
+    # Where the original is no whole level, the next level may lie on its other side.
+    return torch.where((rounded - origin) * (images - origin) > 0, rounded, origin)
 
 
 def _within(images: Tensor, origin: Tensor, budget: Budget, clip: bool) -> Tensor:

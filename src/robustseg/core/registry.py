@@ -33,10 +33,8 @@ log = logging.getLogger(__name__)
 KINDS = {
     "attack": "perturbation",
     "noise": "perturbation",
-    "corruption": "perturbation",
     "network": "network",
     "dataset": "data",
-    "monitor": "monitor",
     "study": "study",
 }
 """Decorator -> kind of thing it registers."""
@@ -88,11 +86,6 @@ def noise(name: str) -> Callable[[Function], Function]:
     return _decorator("noise", name)
 
 
-def corruption(name: str) -> Callable[[Function], Function]:
-    """Register `(images, *, severity, rng) -> images` as a perturbation that sees no network."""
-    return _decorator("corruption", name)
-
-
 def network(name: str) -> Callable[[Function], Function]:
     """Register a class or function that builds a `Network`."""
     return _decorator("network", name)
@@ -101,11 +94,6 @@ def network(name: str) -> Callable[[Function], Function]:
 def dataset(name: str) -> Callable[[Function], Function]:
     """Register a class or function that builds a `Dataset`."""
     return _decorator("dataset", name)
-
-
-def monitor(name: str) -> Callable[[Function], Function]:
-    """Register a class or function that builds a `Monitor`."""
-    return _decorator("monitor", name)
 
 
 def study(name: str) -> Callable[[Function], Function]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.levels import to_8bit
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Batch, Dataset, Sample
@@ -167,7 +168,7 @@ class _Decoded(_Read):
     @functools.cached_property
     def _frames(self) -> list[Tensor]:
         whole = (_Read.__getitem__(self, i) for i in range(len(self._source)))
-        return [(image * 255).round().to(torch.uint8) for image in whole]
+        return [to_8bit(image) for image in whole]
 
     def __getitem__(self, index: int) -> Tensor:
         return self._frames[index].float() / 255

@@ -27,7 +27,7 @@ from robustseg.core.files import append_line, make_folder, read_lines, sole_writ
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import code_digest, commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Batch, Dataset, Network, Perturbation, device_of, frozen
+from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
 from robustseg.datasets.views import batches, content
 from robustseg.evaluation.flags import doubts
 from robustseg.networks.fast import fast
@@ -424,15 +424,14 @@ class _Watched(NamedTuple):
 
 
 def _watch(network: Network, images: Tensor) -> _Watched:
-    """What a network answers, and what its monitor says of each image, if it has one (`monitor.triplet`)."""
-    watch: Any = getattr(network, "watch", None)
-    if watch is None:
+    """What a network answers, and what its monitor says of each image, if it is a monitor."""
+    if not isinstance(network, Monitor):
         return _Watched(_predict(network, images), {}, {})
     with torch.inference_mode():
-        verdict = watch(images.to(device_of(network)))
-    suspicion = {name: values.tolist() for name, values in verdict.suspicion.items()}
-    said = {"attacked": verdict.attacked, "failed": [", ".join(members) for members in verdict.failed]}
-    return _Watched(verdict.labels.cpu().numpy(), suspicion, said)
+        found = network.watch(images.to(device_of(network)))
+    suspicion = {name: values.tolist() for name, values in found.suspicion.items()}
+    said = {"attacked": found.attacked, "failed": [", ".join(members) for members in found.failed]}
+    return _Watched(found.labels.cpu().numpy(), suspicion, said)
 
 
 def _require_size(network: Network, shape: Sequence[int], images: Tensor) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import LabelSpace
+from robustseg.core.levels import to_8bit
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
@@ -330,10 +331,10 @@ def check_against(
     Raises:
         RobustsegError: fewer agree. ShapeError: the reference gives another size.
     """
-    levels = (images.to(device_of(network), dtype_of(network)) * 255).round().clamp(0, 255)
+    levels = to_8bit(images.to(device_of(network), dtype_of(network)))
     with torch.no_grad(), frozen(network):
-        ours = torch.cat([network.predict(image[None] / 255) for image in levels]).cpu().numpy()
-    pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        ours = torch.cat([network.predict(image[None].to(dtype_of(network)) / 255) for image in levels]).cpu().numpy()
+    pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
     theirs = [np.asarray(reference(image)) for image in pixels]
     if any(t.shape != ours.shape[1:] for t in theirs):
         raise ShapeError(

@@ -341,7 +341,7 @@ class _Work:
         figures = Figures(_there(self.folder), _specs(self.study, self.folder), steps=self.study.steps)
         fitted = figures.fitted(role.removeprefix("triplet:"))
         threshold = (None, fitted) if fitted == fitted else plain.threshold
-        return Triplet(plain.teacher, plain.student, plain.adaptive, threshold=threshold).to(self.device)
+        return plain.with_(threshold=threshold)
 
     def recipe(self, name: str) -> AdaptiveRecipe:
         row, _, seed = name.rpartition("-")
