@@ -1,19 +1,64 @@
 """What the study of Klingner et al. 2020 measures besides labels: depth and poses, and what must be exact."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustseg import api
+from robustseg.core.errors import RobustsegError
+from robustseg.core.provenance import digest
 from robustseg.core.types import Batch, Dataset
+from robustseg.datasets.views import batches
 from robustseg.depth.geometry import disparity_to_depth
 from robustseg.depth.photometric import view_synthesis_loss
 from robustseg.depth.stereo import label_loss, search_depth
-from robustseg.evaluation.depth import RowDepth, judge
+from robustseg.evaluation.depth import RowDepth, judge, trained_on_video
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.motion import WithMotion
-from robustseg.studies.klingner2020_evidence import baseline_of
-from robustseg.studies.legacy import Measure
+from robustseg.studies.klingner2020 import HELD_VIDEO, Setting, baseline_of
+from robustseg.studies.measures import Measure
+from robustseg.studies.run import Work
+
+FORMAT = 2
+"""Of the measures: 2 adds views with poses found by aligning, and takes a known camera before a learned one."""
+
+
+def about(work: Work, setting: Setting, who: str) -> dict[str, Any]:
+    """What decides the measures of a network."""
+    return {
+        "format": FORMAT,
+        "weights": digest(work.network(who)),
+        "video": setting.video,
+        "depth": dict(setting.depth),
+        "held": setting.held,
+        "frame": list(setting.frame),
+    }
+
+
+def measured(work: Work, setting: Setting, who: str) -> list[Measure]:
+    """Depth and poses of one network beside baselines that look at no image, and what must be exact.
+
+    Raises:
+        RobustsegError: the data of the study lacks depth, neighbours or poses.
+    """
+    trained = trained_on_video(work.home(who)).to(work.device)
+    some = next(batches(work.data("held"), 2)).to(work.device)
+    exact = copy.deepcopy(trained.network).double().eval()
+    found = [
+        Measure("split", who, "", {}, split_measures(exact, some.images.double(), some.extras["next"].double())),
+        Measure("static", who, "", {}, static_measures(trained, some)),
+    ]
+    rows = RowDepth.of(trained.network, api.data(setting.video), size=setting.frame)
+    for where, spec in {**setting.depth, HELD_VIDEO: setting.held}.items():
+        found += judged_measures(trained, rows, api.data(spec), setting.frame, where=where, who=who)
+    wanted = {f"views {HELD_VIDEO}", f"pose {HELD_VIDEO}", *(f"depth {where}" for where in setting.depth)}
+    if lost := wanted - {measure.kind for measure in found}:
+        raise RobustsegError(
+            f"expected depth, neighbours and poses in the data of the study, got no {', '.join(sorted(lost))}; try whole drives"
+        )
+    return found
 
 
 def split_measures(network: MultiTask, images: Tensor, frames: Tensor) -> dict[str, float]:
@@ -67,11 +112,10 @@ def judged_measures(
     *,
     where: str,
     who: str,
-    about: dict[str, Any],
 ) -> list[Measure]:
     """All that `judge` says of a network and of the baselines beside it, as measures `depth WHERE`, `views WHERE` and `pose WHERE`."""
     found = []
     for what, judged in judge(trained, rows, data, size=frame).items():
         for name, values in ((who, judged.network), (baseline_of(judged.name, who), judged.baseline)):
-            found.append(Measure(f"{what} {where}", name, "", about, values))
+            found.append(Measure(f"{what} {where}", name, "", {}, values))
     return found
