@@ -651,9 +651,13 @@ def arnab2018(
     size: tuple[int, int] | None = None,
 ) -> Study:
     """Arnab et al. 2018: what makes a segmentation network robust. Tiers synthetic, camvid, full; or networks of your own."""
+    return study_of(tier, setting(tier, data, networks, size))
+
+
+def study_of(tier: str, found: Setting) -> Study:
+    """The study with these settings."""
     from robustseg.studies.arnab2018_words import figures, words  # these speak of the lookups above
 
-    found = setting(tier, data, networks, size)
     base = {role: spec.format(f"{{{found.base}}}") for role, spec in AROUND.items()}
     spread = (found.images,) if found.images else ()
     return Study(
