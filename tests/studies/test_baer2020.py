@@ -11,13 +11,18 @@ from robustseg import api
 from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import LabelSpace
 from robustseg.results.record import Counts, Record, read_records
-from robustseg.studies import baer2020
-from robustseg.studies.baer2020_claims import findings, tables
-from robustseg.studies.baer2020_evidence import COLUMNS, PAPER, TABLE_5, TABLE_6, TABLE_7, Figures, Names, vote
-from robustseg.studies.legacy import HELD, NOT_HELD, NOT_TESTABLE
-from robustseg.training import Recipe
+from robustseg.studies import baer2020, run
+from robustseg.studies.baer2020 import COLUMNS, PAPER, TABLE_5, TABLE_6, TABLE_7, tables, vote
+from robustseg.studies.evidence import Evidence
+from robustseg.studies.study import Images, Study, opened
+from robustseg.studies.trainings import Training
+from robustseg.studies.verdicts import HELD, NOT_HELD, NOT_TESTABLE, UNDECIDED
 
-NAMES = Names("zoo:teacher", "zoo:student", "choose", "report")
+STUDY = dataclasses.replace(
+    opened("baer2020"),
+    networks={**opened("baer2020").networks, "T": "zoo:teacher", "S": "zoo:student"},
+    images={"choose": Images("choose"), "report": Images("report")},
+)
 SPACE = LabelSpace(("road", "car"), ((128, 64, 128), (64, 0, 128)))
 SIZE = 1_000_000
 PARTS = ((-0.2, 0.0), (0.0, 0.1), (0.1, 0.2), (0.2, 0.5), (0.5, 0.9))
@@ -38,7 +43,7 @@ def _record(network: str, column: str, miou: float, data: str, scores: list[floa
     attack = next((a for a in PAPER if a.name == column), None)
     return Record(
         network=network,
-        source={"T": NAMES.teacher, "S": NAMES.student}[attack.source] if attack else network,
+        source=STUDY.networks[attack.source] if attack else network,
         data=data,
         perturbation=attack.perturbation if attack else "clean",
         label_space=SPACE,
@@ -61,19 +66,20 @@ def _papers_records(changes: dict[str, tuple[float, ...]] | None = None) -> list
     rows = {"T": TABLE_7["T"], "S": TABLE_7["S"], "all": TABLE_5["all"], "down2": TABLE_5["down2"], **(changes or {})}
     found = []
     for i, column in enumerate(COLUMNS):
-        found += [_record(NAMES.teacher, column, rows["T"][i], "report")]
-        found += [_record(NAMES.student, column, rows["S"][i], "report")]
+        found += [_record("zoo:teacher", column, rows["T"][i], "report")]
+        found += [_record("zoo:student", column, rows["S"][i], "report")]
         for seed in range(3):
             specs = {row: f"weights('runs/networks/{row}-{seed}/adaptive.safetensors')" for row in ("all", "down2")}
             found += [_record(spec, column, rows[row][i], "report") for row, spec in specs.items()]
-            triplet = f"triplet('zoo:teacher', 'zoo:student', {specs['down2']})"
+            triplet = f"triplet(teacher=zoo:teacher, student=zoo:student, adaptive={specs['down2']}, threshold=0.1, vote='ta')"
             data = ("report", "choose") if column == "clean" else ("report",)
             found += [_record(triplet, column, rows["T"][i], part, _paper_scores(column)) for part in data]
     return found
 
 
 def _verdicts(records: list[Record]) -> dict[str, str]:
-    return {f.claim: f.verdict for f in findings(Figures(records, NAMES, steps=20))}
+    found = Evidence(STUDY, records)
+    return {claim.name: claim.verdict(found).verdict for claim in STUDY.claims}
 
 
 def test_the_papers_own_figures_give_the_papers_claims():
@@ -104,7 +110,7 @@ def test_without_records_nothing_is_claimed():
 
 
 def test_tables_set_the_papers_figures_beside_equal_ones():
-    drawn = {table.title[:7]: table.markdown() for table in tables(Figures(_papers_records(), NAMES, steps=20))}
+    drawn = {table.title[:7]: table.markdown() for table in tables(Evidence(STUDY, _papers_records()))}
     assert "| down 2 | all | 61.1 ± 0.0 (61.1) | 58.6 ± 0.0 (58.6) |" in drawn["Table 5"]
     assert (
         "| 0.5 | 441/0 (441/0) | 155/286 (155/286) | 441/0 (441/0) | 4/437 (4/437) | 441/0 (441/0) |"
@@ -121,52 +127,43 @@ def test_a_vote_takes_each_image_from_the_network_that_is_trusted():
         vote(first, _counts(20, 3), [0.0] * 4, 0.1)
 
 
-def _tiny(tier: baer2020.Tier, **changes) -> baer2020.Tier:
-    recipe = Recipe(epochs=1, batch_size=2, crop=(16, 32), scale=(1.0, 1.0), check_every=1)
-    short = {"updates": 2, "batch_size": 2, "crop": (16, 32), "scale": (1.0, 1.0), "check_every": 1}
-    space = "camvid" if tier.name == "synthetic" else "cityscapes"
-    labelled = tier.student.data if isinstance(tier.student, baer2020.Pretraining) else ""
+def _tiny(setting: baer2020.Setting, space: str, data: str, **changes) -> Study:
+    """The study at a size that a test can train and measure."""
+    small = {"batch_size": 2, "crop": (16, 32), "scale": (1.0, 1.0), "check_every": 1}
     how = {
-        who: baer2020.Pretraining(f"erfnet(classes={space!r}, width={width})", changes.get("data", labelled), recipe)
+        who: Training(f"erfnet(classes={space!r}, width={width})", data, {**small, "epochs": 1})
         for who, width in (("teacher", 0.25), ("student", 0.125))
     }
-    rest = {k: v for k, v in changes.items() if k != "data"}
-    return dataclasses.replace(
-        tier, size=(16, 32), recipe=short, precision="32-true", steps=1, rows=("down2",), **how, **rest
-    )
+    short = {"size": (16, 32), "recipe": {**small, "updates": 2, **changes.pop("recipe", {})}, "precision": "32-true"}
+    return baer2020.study_of("tiny", dataclasses.replace(setting, steps=1, rows=("down2",), **how, **short, **changes))
 
 
-def test_a_run_ends_in_tables_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+def test_a_run_ends_in_tables_and_resumes_where_it_was_interrupted(tmp_path: Path) -> None:
     streets = {n: f"streets(scenes=2, frames=1, size='16x32', split={n!r})" for n in ("train", "val", "test")}
-    tier = _tiny(
-        baer2020.tier("synthetic"),
-        data=streets["train"],
-        unlabelled=streets["train"],
-        choose=streets["val"],
-        report=streets["test"],
-    )
+    images = {"unlabelled": streets["train"], "choose": streets["val"], "report": streets["test"]}
+    study = _tiny(baer2020.setting("synthetic"), "camvid", streets["train"], **images)
     steps: list[str] = []
-    found = baer2020.reproduce(tier, tmp_path, on_step=steps.append)
-    assert [f.claim for f in found] == [f"B{i}" for i in range(1, 10)]
-    assert sum(s.startswith("finetune") for s in steps) == 3
+    found = run.reproduce(study, tmp_path, on_step=steps.append)
+    assert [v.claim for v in found] == [f"B{i}" for i in range(1, 10)]
+    assert sum(s.startswith("train down2") for s in steps) == 3
     measured = read_records(tmp_path)
     text = (tmp_path / "tables.md").read_text()
     assert text.count("### Table") == 7
     assert "grey box" in text
-    # cut: one adaptive network and the last records are gone; what is there is not run again
+    assert "objective='members')" in "".join(r.perturbation for r in measured if "threshold=(None, " in r.source)
+    # interrupted: the last records are gone; what is there is not run again
     lines = (tmp_path / "records.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "records.jsonl").write_text("".join(lines[:-3]))
     steps.clear()
-    assert [f.line for f in baer2020.reproduce(tier, tmp_path, on_step=steps.append)] == [f.line for f in found]
-    assert not [s for s in steps if s.startswith(("pretrain", "finetune"))]
+    assert [v.line for v in run.reproduce(study, tmp_path, on_step=steps.append)] == [v.line for v in found]
+    assert not [s for s in steps if s.startswith("train")]
     assert len(read_records(tmp_path)) == len(measured)
-    other = dataclasses.replace(tier, recipe={**tier.recipe, "learning_rate": 0.5})
+    other = _tiny(baer2020.setting("synthetic"), "camvid", streets["train"], **images, recipe={"learning_rate": 0.5})
     with pytest.raises(RobustsegError, match="made by the recipe of its row"):
-        baer2020.reproduce(other, tmp_path)
+        run.reproduce(other, tmp_path)
 
 
-def test_the_papers_protocol_runs_on_the_official_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baer2020, "SEEDS", 1)  # the protocol is the tier's; the number of seeds is not
+def test_the_papers_protocol_opens_the_official_tree(tmp_path: Path) -> None:
     root = tmp_path / "cityscapes"
     frames = {
         "train": [f"aachen_{i:06d}_000019" for i in range(2)],
@@ -177,16 +174,29 @@ def test_the_papers_protocol_runs_on_the_official_tree(tmp_path: Path, monkeypat
         trees.write_image(
             root / "leftImg8bit" / "train_extra" / "augsburg" / f"augsburg_000000_00000{i}_leftImg8bit.png"
         )
-    tier = baer2020.tier("full", str(tmp_path))
-    assert [len(api.data(spec)) for spec in (tier.choose, tier.report, tier.unlabelled)] == [2, 4, 2]
-    assert isinstance(tier.teacher, baer2020.Pretraining)
-    assert len(api.data(tier.teacher.data)) == 2
-    found = baer2020.reproduce(_tiny(tier, data=tier.teacher.data), tmp_path / "out", rows=["down2"])
-    assert len(found) == 9
+    full = baer2020.setting("full", str(tmp_path))
+    assert [len(api.data(spec)) for spec in (full.choose, full.report, full.unlabelled)] == [2, 4, 2]
+    assert isinstance(full.teacher, Training)
+    assert len(api.data(full.teacher.data)) == 2
+    study = _tiny(full, "cityscapes", full.teacher.data)
+    alone = dataclasses.replace(
+        study, rows=[row for row in study.rows if row.target in ("T", "S") and row.source == "T"]
+    )
+    assert len(run.reproduce(alone, tmp_path / "out")) == 9
 
 
-def test_unknown_names_are_said(tmp_path: Path) -> None:
-    with pytest.raises(RobustsegError, match="try synthetic, camvid, full"):
-        baer2020.tier("mars")
+def test_rows_of_the_tables_can_be_chosen() -> None:
+    study = opened("baer2020", rows=("up", "down1_alpha0.9"))
+    adaptive = {row.target for row in study.rows} - {"T", "S"} - {row.target for row in study.rows if ":" in row.target}
+    assert adaptive == {"down2-0", "down2-1", "down2-2", "up-0", "down1_alpha0.9-0"}
     with pytest.raises(RobustsegError, match="rows of table 2 or 3, got 'down9'"):
-        baer2020.reproduce(baer2020.tier("synthetic"), tmp_path, rows=["down9"])
+        opened("baer2020", rows=("down9",))
+    with pytest.raises(RobustsegError, match="try synthetic, camvid, full"):
+        opened("baer2020", tier="mars")
+
+
+def test_seeds_that_disagree_decide_nothing() -> None:
+    records = _papers_records()
+    spec = "weights('runs/networks/down2-1/adaptive.safetensors')"
+    worse = [_record(r.network, "clean", 53.2, r.data) if r.network == spec and r.clean else r for r in records]
+    assert _verdicts(worse)["B3"] == UNDECIDED
