@@ -22,15 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 
 from robustseg.api import network as build_network
 from robustseg.cli.shared import parse_size
 from robustseg.core.provenance import commit
 from robustseg.core.types import Dataset, Network, Sample, frozen
-from robustseg.networks.passes import counted
 from robustseg.training import Adversary, Recipe
-from robustseg.training.loop import _Run
+from robustseg.training.fabric import fabric_on
+from robustseg.training.loop import Training
+from robustseg.training.run import task_of
+from robustseg.training.task import Setup
 
 
 class Noise:
@@ -101,20 +102,18 @@ def _steps(
     network = build_network(options.network)
     data: Dataset = Noise(network, options.batch_size, size)
     recipe = Recipe(epochs=10**6, batch_size=options.batch_size, crop=size, check_every=10**6)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=options.precision)
-    run = _Run(network, data, data, folder, recipe, fabric, adversary)
-    run.model.train()
+    fabric = fabric_on("cpu", options.precision)
+    training = Training(task_of(Setup(network, data, data, recipe, fabric), adversary), folder)
     for step in range(10**6):
         start = time.perf_counter()
-        with counted([run.network]) as passes:
-            run._step(run.batches[step], step)
-        yield Timed(time.perf_counter() - start, passes.forwards / options.batch_size - 1)
+        passes = training.step(step).passes
+        yield Timed(time.perf_counter() - start, passes / 2 - 1)
 
 
 def _passes(options: argparse.Namespace, size: tuple[int, int]) -> Iterator[Timed]:
     """One forward and one backward to the images of a batch."""
     network = build_network(options.network).to(memory_format=torch.channels_last)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=options.precision)
+    fabric = fabric_on("cpu", options.precision)
     samples = [Noise(network, options.batch_size, size)[i] for i in range(options.batch_size)]
     images = torch.stack([s.image for s in samples]).contiguous(memory_format=torch.channels_last).requires_grad_()
     labels = torch.stack([s.labels for s in samples])

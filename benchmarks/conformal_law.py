@@ -23,7 +23,7 @@ from robustseg.api import data as open_data
 from robustseg.api import network as build_network
 from robustseg.core.provenance import commit, device_name, versions
 from robustseg.monitor import conformal
-from robustseg.monitor.triplet import Triplet, suspicions
+from robustseg.monitor.calibration import suspicions
 
 BINS = 8
 
@@ -33,7 +33,6 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(1)
     triplet = build_network(options.triplet)
-    assert isinstance(triplet, Triplet)
     halves = (
         f"streets(seed={s}, scenes={options.scenes // 2}, frames=1, size='{options.size}', split='val')" for s in (7, 8)
     )

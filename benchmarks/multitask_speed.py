@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from robustseg import api
 from robustseg.cli.shared import parse_size
@@ -30,8 +29,11 @@ from robustseg.core.provenance import commit, device_name, versions
 from robustseg.depth.photometric import ViewSynthesis
 from robustseg.networks.motion import Scene
 from robustseg.training import DepthTask, Recipe
-from robustseg.training.loop import _Run
-from robustseg.training.multitask import SecondTask
+from robustseg.training.depth import DepthFromVideo
+from robustseg.training.fabric import fabric_on
+from robustseg.training.loop import Training
+from robustseg.training.run import task_of
+from robustseg.training.task import Setup
 
 SHARE, RATIO = 0.25, 2.5
 """What must not be reached: of view synthesis in a step, and of a step with video to one of labels alone."""
@@ -77,22 +79,22 @@ class Watch:
     """Within: counts the processor's seconds in view synthesis, there and back, where one thing runs after the other."""
 
     def __init__(self) -> None:
-        self.seconds, self._since, self._missing, self._plain = 0.0, 0.0, 0, SecondTask.view
+        self.seconds, self._since, self._missing, self._plain = 0.0, 0.0, 0, DepthFromVideo.view
 
     def __enter__(self) -> None:
-        SecondTask.view = lambda *given, **options: self._view(*given, **options)  # type: ignore[method-assign]
+        DepthFromVideo.view = lambda *given, **options: self._view(*given, **options)  # type: ignore[method-assign]
 
     def __exit__(self, *error: object) -> None:
-        SecondTask.view = self._plain  # type: ignore[method-assign]
+        DepthFromVideo.view = self._plain  # type: ignore[method-assign]
 
-    def _view(self, task: SecondTask, network: Any, scene: Scene, video: Any, **options: Any) -> ViewSynthesis:
+    def _view(self, task: DepthFromVideo, network: Any, scene: Scene, video: Any, **options: Any) -> ViewSynthesis:
         # On the way back what was done last comes first: all of it lies between the loss and the last of its inputs.
         inputs = (scene.disparity, scene.pose_previous, scene.pose_next)
         self._missing = len(inputs)
         for tensor in inputs:
             tensor.register_hook(lambda gradient: self._arrived())
         start = time.process_time()
-        # as in nine tenths of a training: with frames aligned and searched (`multitask.UNMASKED`)
+        # as in nine tenths of a training: with frames aligned and searched (`depth.UNMASKED`)
         view = self._plain(task, network, scene, video, **{**options, "progress": 1.0})
         view.loss.register_hook(lambda gradient: self._start())
         self.seconds += time.process_time() - start
@@ -115,11 +117,11 @@ def _steps(options: argparse.Namespace, count: int, depth: DepthTask | None, fol
     """The processor's seconds of one step after the other."""
     network, data = api.network(options.network), api.data(_spec(options, frames=count))
     recipe = Recipe(epochs=10**6, batch_size=count, crop=parse_size(options.size), check_every=10**6)
-    run = _Run(network, data, data, folder, recipe, Fabric(accelerator="cpu", devices=1), None, depth)
-    run.model.train()
+    setup = Setup(network, data, data, recipe, fabric_on("cpu"))
+    training = Training(task_of(setup, depth=depth), folder)
     for step in range(10**6):
         start = time.process_time()
-        run._step(run.batches[step], step)
+        training.step(step)
         yield time.process_time() - start
 
 

@@ -15,7 +15,7 @@ from robustseg.core import registry
 from robustseg.core.random import ImageRng
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
-from robustseg.results.record import Record, read_records
+from robustseg.results.record import STRENGTHS, Record, read_records
 from robustseg.results.summary import clean_of, summary
 from robustseg.studies.page import Beside, Table
 from robustseg.testing import PixelNetwork
@@ -26,7 +26,7 @@ FOREIGN = ROOT / "studies" / "enet-foreign"
 REDUNDANT = ROOT / "studies" / "baer2020-camvid"
 ROBUST, PAINTED = ROOT / "studies" / "adversarial-camvid", ROOT / "studies" / "sandoval2022-camvid"
 PREFERRED = ROOT / "studies" / "arnab2018-camvid"
-STRENGTHS = (1, 2, 4, 8, 10)
+COLUMNS = ("1/255", "2/255", "4/255", "8/255", "10/255")
 
 
 def names() -> str:
@@ -121,14 +121,13 @@ def _table(network: str, records: list[Record]) -> list[str]:
     own = [r for r in records if r.network == network]
     clean = next(r for r in own if r.clean)
     lines = [f"**`{network}`**, clean {_cell(clean)}", ""]
-    lines += ["| perturbation | " + " | ".join(f"{s}/255" for s in STRENGTHS) + " |", "|---|" + "---|" * len(STRENGTHS)]
-    cells: dict[str, dict[int, Record]] = {}
+    lines += ["| perturbation | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    cells: dict[str, dict[str, Record]] = {}
     for record in own:
         if not record.clean:
-            family, strength = _family(record.perturbation)
-            cells.setdefault(family, {})[strength] = record
+            cells.setdefault(_family(record), {})[record.strength] = record
     for family, by_strength in cells.items():
-        row = [_cell(by_strength[s], records) if s in by_strength else "" for s in STRENGTHS]
+        row = [_cell(by_strength[s], records) if s in by_strength else "" for s in COLUMNS]
         lines.append(f"| {family} | " + " | ".join(row) + " |")
     return [*lines, ""]
 
@@ -224,10 +223,9 @@ def preferred() -> str:
     )
 
 
-def _family(spec: str) -> tuple[str, int]:
-    strength = re.search(r"(\d+)/255", spec)
-    family = re.sub(r"(budget='\w+:|rms=')\d+/255'(, )?", "", spec).replace("()", "")
-    return f"`{family}`", int(strength[1]) if strength else 0
+def _family(record: Record) -> str:
+    rest = ", ".join(f"{name}={value}" for name, value in record.arguments.items() if name not in STRENGTHS)
+    return f"`{record.perturbation_name}({rest})`" if rest else f"`{record.perturbation_name}`"
 
 
 def _provenance(records: list[Record]) -> str:

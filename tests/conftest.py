@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401 - before robustseg: the type checks' import hook recompiles what it sees loaded
 import pytest
+import torchvision  # noqa: F401
 
 from robustseg.testing import PixelNetwork, SmallNetwork
 

@@ -9,6 +9,7 @@ from robustseg.core import registry
 from robustseg.core.budget import Budget
 from robustseg.core.labels import IGNORE
 from robustseg.core.registry import Configured
+from robustseg.core.types import Dataset
 from robustseg.losses.pixelwise import OBJECTIVES
 from robustseg.testing import (
     ConformanceError,
@@ -165,7 +166,7 @@ def test_a_network_may_have_more_outputs_than_classes():
         check_network(few)
 
 
-class _Pictures:
+class _Pictures(Dataset):
     spec = "pictures"
     ids = ("a_0", "a_1")
     label_space = gray_space(3)

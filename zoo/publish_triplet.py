@@ -16,7 +16,7 @@ from publish import TERMS
 from robustseg import api
 from robustseg.core.provenance import sha256
 from robustseg.evaluation.run import Conditions, evaluate
-from robustseg.monitor.triplet import Triplet, fit
+from robustseg.monitor.triplet import Triplet
 from robustseg.networks import weights
 from robustseg.results import metrics
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.01, help="of false alarms, at most")
     options = parser.parse_args()
     members = [_rounded(getattr(options, name)) for name in MEMBERS]
-    triplet = fit(Triplet(*members), api.data(options.data), rate=options.rate)
+    triplet = Triplet(*members).fit(api.data(options.data), rate=options.rate)
     weights.save(triplet, options.out, half=True, terms=options.terms)
     write_card(options)
 

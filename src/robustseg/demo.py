@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robustseg import api
 from robustseg.core.files import write_whole
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, device_of, frozen
 from robustseg.evaluation.run import Conditions, Progress, evaluate
+from robustseg.monitor.detector import extreme
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.report import write_report
@@ -119,15 +121,15 @@ def draw_story(triplet: Triplet) -> Image.Image:
         attacked = api.perturbation(PICTURE_ATTACK)(fast(triplet.teacher), batch.images, batch.labels, rng=rng)
         with torch.inference_mode():
             before, after = (triplet.teacher.predict(images) for images in (batch.images, attacked))
-            verdict = triplet.watch(attacked)
-    doubt = np.repeat((255 * verdict.disagreement[0].cpu().numpy()).astype(np.uint8)[..., None], 3, 2)
+            assessment = triplet.watch(attacked)
+    doubt = np.repeat(to_8bit(assessment.disagreement[0].cpu().numpy())[..., None], 3, 2)
     pictures = [quantised(images[0].cpu().numpy()) for images in (batch.images, attacked)]
-    said = f"{verdict.attacked[0]} judged attacked, d = {float(verdict.scores[0]):.2f}"
+    said = f"{assessment.attacked[0]} judged attacked, d = {float(extreme(assessment.tiles)[0]):.2f}"
     columns = []
     for title, note, picture, labels in (
         ("clean", "the teacher's answer", pictures[0], before),
         ("attacked, 10/255", "the teacher's answer", pictures[1], after),
-        ("noticed (where they disagree), repaired", said, doubt, verdict.labels),
+        ("noticed (where they disagree), repaired", said, doubt, assessment.labels),
     ):
         counts = metrics.count(batch.labels.cpu().numpy(), labels.cpu().numpy(), batch.ids, len(triplet.label_space))
         text = f"{note}, {metrics.pixel_accuracy(counts):.0%} right"

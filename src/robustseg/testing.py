@@ -10,7 +10,7 @@ For packages that add their own: call the check of their kind in a test. A viola
 The small networks here are what the checks run on; they are exact in float64 and useful in other tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from robustseg.core import registry
 from robustseg.core.budget import Budget
 from robustseg.core.labels import IGNORE, LabelSpace
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Dataset, Network, Perturbation, device_of, dtype_of, frozen
+from robustseg.core.types import Dataset, Monitor, Network, Perturbation, device_of, dtype_of, frozen
 
 
 class ConformanceError(AssertionError):
@@ -323,10 +323,11 @@ def _check_forward(network: Network, name: str, classes: int, images: Tensor, to
 
 
 def check_monitor(network: Network, *, size: tuple[int, int] = (64, 96)) -> None:
-    """Check a network that watches itself: `watch(images)` as `monitor.detector.Verdict`, beside `check_network`.
+    """Check the contract of `types.Monitor`, beside `check_network`.
 
-    One entry an image; the labels are those of `predict`; suspicion is finite, disagreement within [0, 1]; an image's
-    verdict does not depend on its batch; of several members one that gives NaN or raises is named, and the rest go on.
+    An `Assessment` has one entry an image; its labels are those of `predict`; its scores are those of `score`; suspicion
+    is finite and does not depend on the batch of an image; disagreement lies within [0, 1]. Of several members, one that
+    gives NaN or raises is named, and the others go on.
 
     Args:
         network: left in the mode it came in. size: of the images to try.
@@ -338,30 +339,43 @@ def check_monitor(network: Network, *, size: tuple[int, int] = (64, 96)) -> None
     name, count = network.spec, 3
     images = torch.rand((count, 3, *size), generator=_generator(), dtype=dtype_of(network)).to(device_of(network))
     with frozen(network), torch.no_grad():
-        watch: Any = getattr(network, "watch", None)
-        _require(callable(watch), f"expected watch(images) of {name}, got none")
-        verdict = watch(images)
-        for entry in ("attacked", "alarm", "failed", *verdict.suspicion):
-            entries = verdict.suspicion[entry] if entry in verdict.suspicion else getattr(verdict, entry)
-            _require(len(entries) == count, f"expected {count} entries of {entry} from {name}, got {len(entries)}")
+        if not isinstance(network, Monitor):
+            raise ConformanceError(
+                f"expected watch(images), score(images) and fit(data) of {name}, got not all of them"
+            )
+        found = network.watch(images)
+        entries: dict[str, Sized] = {
+            "attacked": found.attacked,
+            "scores": found.scores,
+            "failed": found.failed,
+            **found.suspicion,
+        }
+        for entry, each in entries.items():
+            _require(len(each) == count, f"expected {count} entries of {entry} from {name}, got {len(each)}")
         _require(
-            torch.equal(verdict.labels, network.predict(images)),
-            f"expected the labels of {name}'s verdict to be those that it predicts, got others",
+            torch.equal(found.labels, network.predict(images)),
+            f"expected the labels of {name}'s assessment to be those that it predicts, got others",
         )
-        low, high = float(verdict.disagreement.min()), float(verdict.disagreement.max())
+        _require(
+            torch.equal(found.scores, network.score(images)),
+            f"expected score of {name} to give the scores of its assessment, got others",
+        )
+        low, high = float(found.disagreement.min()), float(found.disagreement.max())
         _require(low >= 0 and high <= 1, f"expected disagreement of {name} within [0, 1], got {low:g} to {high:g}")
-        _require(not any(verdict.failed), f"expected no failed member of {name}, got {verdict.failed}")
-        for entry, values in verdict.suspicion.items():
-            _require(bool(values.isfinite().all()), f"expected finite scores of {name}, got {entry} {values.tolist()}")
-            alone = torch.cat([watch(images[i : i + 1]).suspicion[entry] for i in range(count)])
+        _require(not any(found.failed), f"expected no failed member of {name}, got {found.failed}")
+        for entry, values in found.suspicion.items():
+            _require(
+                bool(values.isfinite().all()), f"expected finite suspicion of {name}, got {entry} {values.tolist()}"
+            )
+            alone = torch.cat([network.watch(images[i : i + 1]).suspicion[entry] for i in range(count)])
             apart = float((alone - values).abs().max())
             _require(apart <= 1e-4, f"expected {name} to judge each image alone, got {entry} {apart:g} apart")
         members = {member: part for member, part in network.named_children() if isinstance(part, Network)}
         for member, part in members.items() if len(members) > 1 else ():
-            _check_failing(watch, images, member, part, name)
+            _check_failing(network, images, member, part, name)
 
 
-def _check_failing(watch: Any, images: Tensor, member: str, part: Network, name: str) -> None:
+def _check_failing(monitor: Monitor, images: Tensor, member: str, part: Network, name: str) -> None:
     def lost(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return torch.full_like(output, torch.nan)
 
@@ -371,24 +385,24 @@ def _check_failing(watch: Any, images: Tensor, member: str, part: Network, name:
     for fault, hook in (("gives NaN", lost), ("raises", raising)):
         handle = part.register_forward_hook(hook)
         try:
-            verdict = watch(images)
+            found = monitor.watch(images)
         finally:
             handle.remove()
         _require(
-            all(tuple(failed) == (member,) for failed in verdict.failed),
-            f"expected {name} to say that its {member} {fault}, got {verdict.failed}",
+            all(tuple(failed) == (member,) for failed in found.failed),
+            f"expected {name} to say that its {member} {fault}, got {found.failed}",
         )
-        _require(not verdict.alarm.any(), f"expected no alarm of {name} where its {member} {fault}, got one")
+        _require(not found.alarm.any(), f"expected no alarm of {name} where its {member} {fault}, got one")
         _require(
-            bool((verdict.labels != IGNORE).all()), f"expected labels of {name} though its {member} {fault}, got void"
+            bool((found.labels != IGNORE).all()), f"expected labels of {name} though its {member} {fault}, got void"
         )
 
 
 def check_dataset(dataset: Dataset, *, samples: int = 3) -> None:
-    """Check the contract of `types.Dataset` on a few samples spread over the set.
+    """Check the contract of `core.types.Dataset` on a few samples spread over the set.
 
     Ids are unique, one a sample; images float32 `[3, h, w]` in [0, 1]; labels int64 `[h, w]`, train ids or 255; read
-    twice a sample is the same; extras are tensors of the image's size where they are maps.
+    twice a sample is the same, and so is its fingerprint; extras are tensors of the image's size where they are maps.
 
     Args:
         dataset: to check. samples: how many to read, first and last among them.
@@ -414,6 +428,10 @@ def check_dataset(dataset: Dataset, *, samples: int = 3) -> None:
         _check_sample(sample, len(dataset.label_space), f"'{sample.id}' of {name}")
         same = torch.equal(sample.image, again.image) and torch.equal(sample.labels, again.labels)
         _require(same, f"expected the same sample twice, got two versions of '{sample.id}' of {name}")
+        marks = dataset.fingerprint(index), dataset.fingerprint(index)
+        _require(
+            marks[0] == marks[1], f"expected one fingerprint of '{sample.id}' of {name}, got {marks[0]}, {marks[1]}"
+        )
 
 
 def _check_sample(sample: Any, classes: int, name: str) -> None:

@@ -228,6 +228,27 @@ def test_finished_images_cost_no_more_passes_and_change_nothing_for_others(
     assert passes == [both, finished, other]
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", [partial(sea, steps=6), partial(apgd, steps=6, restarts=3)])
+def test_images_that_remain_after_others_are_finished_keep_their_own_regions(small_network, attack, norm):
+    """The images 0 and 2 are misclassified everywhere from the start, so that later runs attack 1 and 3 alone."""
+    images, labels = _scene(count=4)
+    logits = small_network(images).detach()
+    for i in range(4):
+        labels[i] = logits[i].argmax(0) if i % 2 else logits[i].argmin(0)
+    region = torch.zeros(4, 8, 10, dtype=torch.bool)
+    for i in range(4):
+        region[i, 2 * i : 2 * i + 2] = True
+    together = attack(small_network, images, labels, budget=Budget(norm, 0.2, region), rng=_rng(4))
+    changed = (together != images).any(1)
+    assert torch.equal(changed[[1, 3]], region[[1, 3]])
+    assert not changed[~region].any()
+    for i in range(4):
+        one, budget = slice(i, i + 1), Budget(norm, 0.2, region[i])
+        alone = attack(small_network, images[one], labels[one], budget=budget, rng=_rng(4).select([i]))
+        assert torch.equal(alone, together[one])
+
+
 def test_bad_restarts_are_refused(small_network):
     with pytest.raises(SpecError, match="restarts >= 1"):
         apgd(small_network, *_scene(), budget="linf:1/255", restarts=0, rng=_rng())

@@ -17,7 +17,7 @@ from robustseg.audit.controls import Left, controls, judge, tenfold
 from robustseg.cli import app
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
 from robustseg.core.files import append_line
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.datasets import Chosen
 from robustseg.evaluation.run import evaluate
 from robustseg.report import page, tables, words, write_report
@@ -51,7 +51,7 @@ class Honest(Network):
 CODES = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 
-class Scenes:
+class Scenes(Dataset):
     """Patches of faint colour with texture, four images of 24x32 and a row of void."""
 
     spec = "patches"
@@ -188,7 +188,7 @@ def test_a_cut_audit_goes_on(tmp_path: Path) -> None:
 
 def test_what_is_audited(tmp_path: Path) -> None:
     weak, strong = (f"pgd(budget='linf:8/255', steps={n})" for n in (1, 10))
-    other, still = "pgd(budget='l2:0.5', steps=2)", "pgd(budget='linf:0/255', steps=2)"
+    other, still = "pgd(budget='l2:127.5/255', steps=2)", "pgd(budget='linf:0/255', steps=2)"
     measured(
         tmp_path, Honest(), weak, strong, other, still, "sign(rms='8/255')", "search(budget='linf:8/255', queries=9)"
     )
@@ -209,7 +209,7 @@ def test_controls_are_spelled(tmp_path: Path) -> None:
     assert [tenfold(r) for r in records] == [
         "pgd(budget='linf:8/255', steps=10)",
         "ifgsm(budget='linf:7/255', steps=90)",
-        "pgd(budget='l2:0.5', steps=30, judge='margin')",
+        "pgd(budget='l2:127.5/255', steps=30, judge='margin')",
     ]
     noise = controls(records[2])[0].spec
     assert float(noise.split("'")[1].split("/")[0]) / 255 == pytest.approx(0.5 / (3 * 24 * 32) ** 0.5, rel=0.05)

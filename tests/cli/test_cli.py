@@ -8,25 +8,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
+from commands import run
 from robustseg import api, cli
-from robustseg.cli import app, prepare
-from robustseg.core.errors import RobustsegError
 from robustseg.networks.weights import notes_of, save
 from robustseg.results.record import read_records
 
 NETWORK = "erfnet(classes='camvid', width=0.25)"
 DATA = "streets(scenes=3, frames=1, size='32x64')"
 KEYS = "network source data perturbation images miou miou_per_image pixel_accuracy q rms linf flags seconds forwards backwards"
-
-
-def run(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    text = " ".join((result.stdout + result.stderr).split())
-    assert result.exit_code == code, text
-    assert "Traceback" not in text
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +155,6 @@ def test_bad_input_of_train_is_one_sentence(arguments: tuple[str, str], sentence
     text = run("train", *(part for pair in {**given, **dict([arguments])}.items() for part in pair), code=2)
     assert sentence in text
     assert "error:" in text
-
-
-def test_train_uses_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, object]] = []
-    monkeypatch.setattr("lightning_fabric.Fabric", lambda **given: asked.append(given))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    prepare._fabric("cuda:1", 1, "32-true")
-    prepare._fabric("cuda", 2, "bf16-mixed")
-    assert [(a["accelerator"], a["devices"]) for a in asked] == [("gpu", [1]), ("gpu", 2)]
-    for device, devices in (("cuda:1", 2), ("cuda", 5), ("mps", 2)):
-        with pytest.raises(RobustsegError, match=f"got {devices}; try --devices 1"):
-            prepare._fabric(device, devices, "32-true")
 
 
 @pytest.mark.parametrize(

@@ -85,14 +85,48 @@ def test_arguments_of_another_type_are_refused(kind: str, text: str, sentence: s
     ("kind", "text"),
     [
         ("perturbation", "pgd(budget='linf:8/255', steps=3, step_size=None)"),
-        ("perturbation", "pgd(budget='linf:8/255', step_size=2 / 255)"),
-        ("perturbation", "gaussian(rms=0)"),
+        ("perturbation", "pgd(budget='linf:8/255', step_size='2/255')"),
+        ("perturbation", "gaussian(rms='0/255')"),
         ("network", "erfnet(classes=('road', 'car'), width=1, dropout=(0, 0.1))"),
         ("network", "enet(classes=3, weights=None)"),
     ],
 )
 def test_arguments_that_fit_are_taken(kind: str, text: str) -> None:
     assert registry.build(kind, text).spec == text
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("fgsm(budget='linf: 8/255')", "fgsm(budget='linf:8/255')"),
+        ("fgsm(budget='linf:0.03137254901960784')", "fgsm(budget='linf:8/255')"),
+        ("fgsm(budget='l2:2.5')", "fgsm(budget='l2:637.5/255')"),
+        ("ifgsm(step_size=2/255, budget='linf:8/255')", "ifgsm(budget='linf:8/255', step_size='2/255')"),
+        ("gaussian(rms=0.1)", "gaussian(rms='25.5/255')"),
+        (
+            "saved(folder='x', perturbation=fgsm(budget='linf:8 / 255'))",
+            "saved(perturbation=fgsm(budget='linf:8/255'), folder='x')",
+        ),
+    ],
+)
+def test_equal_perturbations_have_one_canonical_spelling(text: str, canonical: str) -> None:
+    built = registry.build("perturbation", text)
+    assert built.spec == registry.spelled("perturbation", text) == canonical
+    assert registry.describe(canonical).spec == canonical
+
+
+def test_a_perturbation_is_described_as_data() -> None:
+    said = registry.describe("saved(perturbation=pgd(budget='linf: 2/255', steps=3), folder='x')")
+    assert (said.name, said.kind) == ("pgd", "attack")
+    assert said.arguments == {"budget": "'linf:2/255'", "steps": "3"}
+    assert said.budget is not None
+    assert (said.budget.norm, said.budget.eps) == ("linf", 2 / 255)
+    assert [registry.describe(text).kind for text in ("clean", "sign(rms='1/255')", "of_another_package()")] == [
+        "clean",
+        "noise",
+        "",
+    ]
+    assert registry.describe("no spec at all").name == "no spec at all"
 
 
 def test_what_is_built_carries_one_spelling(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ import torch
 
 from robustseg.core import registry
 from robustseg.core.errors import LabelSpaceMismatch, SpecError
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.joined import Joined
 from robustseg.testing import check_dataset, gray_space
 
 
-class Level:
+class Level(Dataset):
     """Images of one gray level."""
 
     def __init__(self, ids, level, classes=4):

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from robustseg.core.errors import SpecError
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.streets import Streets
 from robustseg.datasets.views import Resized, Spread, batches, resize_image, resize_intrinsics, resize_labels
 from robustseg.depth.geometry import warp
 from robustseg.testing import check_dataset, gray_space
 
 
-class Numbered:
+class Numbered(Dataset):
     """Images filled with their own index / 100, labels with index % 4; sizes as given."""
 
     def __init__(self, sizes):
@@ -105,7 +105,7 @@ def test_views_keep_size_and_files():
     assert Spread(data, 2).size is None
 
 
-class Street:
+class Street(Dataset):
     """One frame with everything that is known of it, at 48x96."""
 
     spec, label_space, ids = "street", gray_space(11), ("street_0",)

@@ -10,7 +10,7 @@ from torch import nn
 import trees
 from robustseg.core import registry
 from robustseg.core.labels import LabelSpace
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.evaluation.doctor import examine
 from robustseg.networks.adapters import adapt
 from robustseg.testing import gray_space
@@ -18,7 +18,7 @@ from robustseg.testing import gray_space
 SPACE = gray_space(4)
 
 
-class Blocks:
+class Blocks(Dataset):
     """Images in red, green, blue and dark blocks, labelled 0 to 3."""
 
     def __init__(self, count=6, space=SPACE):

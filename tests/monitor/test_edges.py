@@ -9,8 +9,9 @@ import torch
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.registry import network
-from robustseg.core.types import Network, Sample
-from robustseg.monitor.edges import PAIRS, EdgeMonitor, fit, suspicions
+from robustseg.core.types import Dataset, Network, Sample
+from robustseg.monitor.calibration import suspicions
+from robustseg.monitor.edges import PAIRS, EdgeMonitor
 from robustseg.testing import PixelNetwork, check_monitor, gray_space
 
 
@@ -39,12 +40,12 @@ def squares(count: int = 2, size: int = 32) -> torch.Tensor:
 
 def test_edges_in_the_same_place_are_not_suspicious():
     """0 in closed form: all three maps of edges are the same."""
-    verdict = EdgeMonitor(Squares(), thresholds=(0.01,) * 3).watch(squares())
-    assert all(value.abs().max() < 1e-6 for value in verdict.suspicion.values())
-    assert verdict.attacked == ["none", "none"]
-    assert not verdict.alarm.any()
-    assert (verdict.scores + 0.01).abs().max() < 1e-6
-    assert float(verdict.disagreement.max()) < 1e-6
+    seen = EdgeMonitor(Squares(), thresholds=(0.01,) * 3).watch(squares())
+    assert all(value.abs().max() < 1e-6 for value in seen.suspicion.values())
+    assert seen.attacked == ["none", "none"]
+    assert not seen.alarm.any()
+    assert (seen.scores + 0.01).abs().max() < 1e-6
+    assert float(seen.disagreement.max()) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,10 @@ def test_edges_in_the_same_place_are_not_suspicious():
     ],
 )
 def test_what_moves_parts_it_from_the_other_two(shifted, speaking):
-    verdict = EdgeMonitor(Squares(**shifted), thresholds=(0.01,) * 3).watch(squares())
-    assert {pair for pair in PAIRS if (verdict.suspicion[pair] > 0.05).all()} == speaking
-    assert verdict.attacked == ["network", "network"]
-    where = verdict.disagreement[0]
+    seen = EdgeMonitor(Squares(**shifted), thresholds=(0.01,) * 3).watch(squares())
+    assert {pair for pair in PAIRS if (seen.suspicion[pair] > 0.05).all()} == speaking
+    assert seen.attacked == ["network", "network"]
+    where = seen.disagreement[0]
     assert where[26:].max() < 0.01 < where[6:20].max()  # below the square nothing disagrees
 
 
@@ -71,9 +72,9 @@ def test_two_of_three_pairs_make_an_alarm():
         ((math.inf, 0.01, math.inf), False),
         ((math.inf,) * 3, False),
     ):
-        verdict = EdgeMonitor(moved, thresholds=thresholds).watch(images)
-        assert bool(verdict.alarm[0]) is alarm
-        assert bool(verdict.scores[0] >= 0) is alarm
+        seen = EdgeMonitor(moved, thresholds=thresholds).watch(images)
+        assert bool(seen.alarm[0]) is alarm
+        assert bool(seen.scores[0] >= 0) is alarm
     found = EdgeMonitor(moved).watch(images).suspicion
     exact = tuple(float(found[pair]) for pair in PAIRS)
     assert EdgeMonitor(moved, thresholds=exact).watch(images).scores.tolist() == [0]
@@ -81,8 +82,8 @@ def test_two_of_three_pairs_make_an_alarm():
 
 
 def test_flat_images_and_labels_are_numbers():
-    verdict = EdgeMonitor(Squares()).watch(torch.full((1, 3, 16, 16), 0.2))
-    assert all(value.isfinite().all() for value in verdict.suspicion.values())
+    seen = EdgeMonitor(Squares()).watch(torch.full((1, 3, 16, 16), 0.2))
+    assert all(value.isfinite().all() for value in seen.suspicion.values())
 
 
 def test_the_conformance_kit_is_kept_and_the_spec_rebuilds():
@@ -99,12 +100,12 @@ def test_a_network_that_gives_no_numbers_is_named_and_raises_no_alarm():
             return super().depth(images).index_fill(0, torch.tensor([1]), torch.nan)
 
     monitor = EdgeMonitor(Lost(labels=3), thresholds=(0.01,) * 3)
-    verdict = monitor.watch(squares())
-    assert verdict.failed == [(), ("network",)]
-    assert verdict.attacked == ["network", "unknown"]
-    assert verdict.alarm.tolist() == [True, False]
-    assert verdict.scores.isnan().tolist() == [False, True]
-    with pytest.raises(RobustsegError, match="expected labels and depth of 'a_0'"):
+    seen = monitor.watch(squares())
+    assert seen.failed == [(), ("network",)]
+    assert seen.attacked == ["network", "unknown"]
+    assert seen.alarm.tolist() == [True, False]
+    assert seen.scores.isnan().tolist() == [False, True]
+    with pytest.raises(RobustsegError, match="expected finite answers for 'a_0', got none of the network"):
         suspicions(EdgeMonitor(Broken()), Noisy(2))
 
 
@@ -113,7 +114,7 @@ class Broken(Squares):
         return super().forward(images) * torch.nan
 
 
-class Noisy:
+class Noisy(Dataset):
     """Squares under noise, each its own."""
 
     spec, label_space = "noisy", gray_space(2)
@@ -133,7 +134,7 @@ class Noisy:
 def test_fitted_thresholds_promise_their_rate():
     """Each pair speaks on two thirds of the rate, so an alarm of two pairs comes on no more than the rate."""
     data, rate = Noisy(89), 0.1
-    monitor = fit(EdgeMonitor(Squares()), data, rate=rate)
+    monitor = EdgeMonitor(Squares()).fit(data, rate=rate)
     found = suspicions(monitor, data, batch_size=30)
     above = np.array([found[pair] >= t for pair, t in zip(PAIRS, monitor.thresholds, strict=True)])
     assert above.sum(1).tolist() == [
@@ -147,7 +148,7 @@ def test_fitted_thresholds_promise_their_rate():
     votes = sum((fresh[pair] >= t).astype(int) for pair, t in zip(PAIRS, monitor.thresholds, strict=True))
     assert (votes >= 2).mean() < 2 * rate
     with pytest.raises(RobustsegError, match="expected at least 149 clean scores"):
-        fit(monitor, data, rate=0.01)
+        monitor.fit(data, rate=0.01)
 
 
 def test_networks_without_depth_and_wrong_thresholds_are_told():

@@ -12,7 +12,7 @@ from torch import nn
 from robustseg.core.errors import SpecError
 from robustseg.core.registry import build
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.networks.deeplab import ASPP, RATES
 from robustseg.networks.encoders import VGG, build_encoder
 from robustseg.networks.fast import _Fast, fast
@@ -95,7 +95,7 @@ def test_the_fast_copy_agrees(spec, untyped):
     torch.testing.assert_close(quick(images), network(images))
 
 
-class Halves:
+class Halves(Dataset):
     """Two images, dark road below bright sky."""
 
     spec = "halves"

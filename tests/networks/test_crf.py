@@ -13,8 +13,7 @@ from robustseg.networks.crf import MeanFieldCRF
 from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
 from robustseg.testing import PixelNetwork, SmallNetwork, check_network, gray_space
-from robustseg.training.loop import train
-from robustseg.training.recipe import Recipe
+from robustseg.training import Recipe, train
 
 SETTINGS = {"weights": (2.0, 1.5), "theta_alpha": 4.0, "theta_beta": 0.3, "theta_gamma": 1.5}
 GENERATOR = torch.Generator().manual_seed(4)

@@ -7,17 +7,30 @@ import torch.nn.functional as F
 from robustseg import api
 from robustseg.core.errors import SpecError
 from robustseg.core.random import ImageRng
+from robustseg.core.types import Sample
 from robustseg.evaluation.run import evaluate
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.networks.multiscale import MultiScale
 from robustseg.networks.passes import counted
 from robustseg.networks.weights import load, save
-from robustseg.testing import SmallNetwork, check_network
+from robustseg.testing import SmallNetwork, check_network, gray_space
 
 IMAGES = torch.rand((2, 3, 16, 24), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 ERFNET = "erfnet(classes='camvid', width=0.25)"
-STREETS = "streets(scenes=2, frames=1, size='32x48')"
+
+
+class Pictures:
+    """Two random images with random labels."""
+
+    spec, label_space, ids = "pictures", gray_space(4), ("a_0", "a_1")
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        labels = torch.randint(4, (16, 24), generator=torch.Generator().manual_seed(index))
+        return Sample(IMAGES[index].float(), labels, self.ids[index])
 
 
 def _branch(network, scale):
@@ -83,8 +96,8 @@ def test_it_carries_spec_files_and_weights_of_the_network_inside(tmp_path):
 
 def test_branches_and_the_whole_attack_each_other():
     """The matrix of scales: made on one branch, measured on all, without any code of its own."""
-    data, attack = api.data(STREETS), api.perturbation("fgsm(budget='linf:8/255')")
-    inner = api.network(ERFNET)
+    data, attack = Pictures(), api.perturbation("fgsm(budget='linf:8/255')")
+    inner = SmallNetwork().float()
     networks = [MultiScale(inner, scales=scales).eval() for scales in ((0.5,), (1.0,), (0.5, 1.0))]
     matrix = [evaluate(networks, data, attack, source) for source in networks]
     assert [[r.network for r in row] for row in matrix] == [[n.spec for n in networks]] * 3

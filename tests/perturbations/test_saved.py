@@ -9,6 +9,7 @@ from robustseg.core import registry
 from robustseg.core.budget import Budget
 from robustseg.core.errors import RobustsegError
 from robustseg.core.random import ImageRng
+from robustseg.core.types import Dataset
 from robustseg.evaluation.run import evaluate
 from robustseg.testing import SmallNetwork, check_perturbation
 
@@ -74,7 +75,7 @@ def test_perturbations_and_networks_have_folders_of_their_own(tmp_path):
     assert len(list(tmp_path.rglob("*.png"))) == 18
 
 
-class _Few:
+class _Few(Dataset):
     """Three labelled images."""
 
     def __init__(self):

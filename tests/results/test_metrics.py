@@ -1,5 +1,6 @@
 """Metrics: counts equal a plain loop and torchmetrics exactly; policies, sequences and intervals."""
 
+import dataclasses
 import itertools
 import math
 import time
@@ -206,6 +207,24 @@ def test_t_intervals_hold_the_mean_as_often_as_they_say(n: int) -> None:
     found = [metrics.t_interval(v.mean(), samples, ids) for v, samples in zip(values, drawn.T, strict=True)]
     assert 2 <= sum(f.high < 0 for f in found) <= 20
     assert 2 <= sum(f.low > 0 for f in found) <= 20
+
+
+@pytest.mark.parametrize(
+    ("n", "level", "t"), [(3, 0.95, 4.30265), (3, 0.9, 2.91999), (3, 0.99, 9.92484), (4, 0.95, 3.18245), (12, 0.95, 2.20099)]
+)  # fmt: skip
+def test_few_independent_images_have_students_interval(n: int, level: float, t: float) -> None:
+    """In closed form: mean -+ t s / sqrt(n) with n - 1 degrees of freedom and s with n - 1 in its denominator."""
+    values = np.random.default_rng(n).integers(100, 900, n)
+    counts = frames(n, seed=0)
+    counts = dataclasses.replace(
+        counts, ids=tuple(f"s{i}_0" for i in range(n)), tp=values[:, None] * np.ones_like(counts.tp)
+    )
+    samples = metrics.resample(counts, block=1, draws=40_000).tp[:, 0] / n
+    found = metrics.t_interval(values.mean(), samples, counts.ids, block=1, level=level)
+    error = values.std(ddof=1) / math.sqrt(n)
+    assert found.value == values.mean()
+    assert (found.high - found.value) / error == pytest.approx(t, rel=0.02)
+    assert (found.value - found.low) / error == pytest.approx(t, rel=0.02)
 
 
 def test_bootstrap_covers_the_truth() -> None:

@@ -1,18 +1,19 @@
-"""Records: what is written reads back equal, crashes and full disks leave nothing half-written."""
+"""Records: what is written reads back equal, and a key names one measurement."""
 
 import dataclasses
+import hashlib
 import json
 import math
-import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
-from robustseg.core.files import append_line, json_line, read_lines, write_whole
+from robustseg.core.errors import RobustsegError, ShapeError
+from robustseg.core.files import append_line, json_line, read_lines
 from robustseg.core.labels import LabelSpace
-from robustseg.results.record import Counts, Record, read_records
+from robustseg.results.record import IDENTITY, Counts, Record, read_records
 
 SPACE = LabelSpace(("road", "car"), ((1, 2, 3), (4, 5, 6)))
 
@@ -51,32 +52,55 @@ def test_a_record_reads_back_equal(tmp_path: Path) -> None:
     assert (back.size, back.label_space, back.ids) == ((4, 6), SPACE, ("s_1", "s_2"))
 
 
-def test_nan_is_null_in_the_file_and_never_zero() -> None:
-    line = json_line({"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}})
-    assert line == '{"a":[null,null,1.5],"b":{"c":null}}\n'
+def test_the_threat_model_is_data() -> None:
+    given = record(perturbation="pgd(budget='linf: 0.03137254901960784', steps=5)").to_json()
+    assert given["schema"] == 2
+    assert given["budget"] == {"norm": "linf", "eps": 8 / 255, "region": None}
+    assert (given["perturbation_name"], given["kind"]) == ("pgd", "attack")
+    assert given["perturbation"] == "pgd(budget='linf:8/255', steps=5)"
+    assert given["arguments"] == {"budget": "'linf:8/255'", "steps": "5"}
+    noise = record(perturbation="gaussian(rms='4/255')", backwards=0)
+    assert (noise.kind, noise.budget, noise.strength) == ("noise", None, "4/255")
+    assert record(perturbation="clean").clean
+    foreign = record(perturbation="of another package", backwards=3)
+    assert (foreign.perturbation_name, foreign.kind) == ("of another package", "attack")
 
 
-def test_a_torn_last_line_is_left_out_and_cut_away_by_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "records.jsonl"
-    append_line(path, {"n": 1})
-    with open(path, "ab") as file:
-        file.write(b'{"n": 2, "half')
-    assert list(read_lines(path)) == [{"n": 1}]
-    append_line(path, {"n": 3})
-    assert path.read_bytes() == b'{"n":1}\n{"n":3}\n'
+def test_what_another_package_named_stays_as_it_was_recorded() -> None:
+    """The package that knows the name need not be installed where records are read."""
+    line = record(perturbation="fog(severity=3)").to_json() | {"kind": "corruption", "perturbation_name": "fog"}
+    assert Record.from_json(json.loads(json_line(line))).kind == "corruption"
 
 
-def test_a_file_of_one_torn_line_starts_afresh(tmp_path: Path) -> None:
-    path = tmp_path / "records.jsonl"
-    path.write_bytes(b"x" * 200_000)  # longer than the piece that is searched at once
-    append_line(path, {"n": 1})
-    assert path.read_bytes() == b'{"n":1}\n'
+@pytest.mark.parametrize("spelling", ["linf: 8/255", "linf:0.03137254901960784", "linf:8.0/255"])
+def test_one_budget_has_one_key_however_it_is_spelled(spelling: str) -> None:
+    plain, other = (record(perturbation=f"pgd(budget='{b}')") for b in ("linf:8/255", spelling))
+    assert other.key == plain.key
 
 
-def test_a_complete_line_that_is_no_json_names_its_number(tmp_path: Path) -> None:
-    (tmp_path / "records.jsonl").write_text('{"n": 1}\nnonsense\n')
-    with pytest.raises(RobustsegError, match=r"line 2 of .*try"):
-        list(read_lines(tmp_path / "records.jsonl"))
+def test_changed_images_or_code_are_another_measurement() -> None:
+    keys = {record().key, *(record(**{name: "ab"}).key for name in ("content", "code", "source_code"))}
+    assert len(keys) == 4
+    assert [record().verified, record(content="ab").verified] == [False, True]
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "studies").rglob("records.jsonl"))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda f: "/".join(f.parts[-3:-1]))
+def test_committed_records_of_schema_1_are_migrated(file: Path) -> None:
+    """The key is the one that audits and pictures name them by; the perturbation is described as data."""
+    lines = [line for line in islice(read_lines(file), 12) if "schema" not in line]
+    for line, read in zip(lines, map(Record.from_json, lines), strict=True):
+        identity = [line[name] for name in IDENTITY]
+        old = json.dumps([identity, line["counts"]["ids"]], sort_keys=True)
+        assert read.key == hashlib.sha256(old.encode()).hexdigest()[:16]
+        assert not read.verified
+        assert read.perturbation == line["perturbation"]
+        assert read.clean == (line["perturbation"] == "clean")
+        assert read.kind in ("clean", "noise", "attack")
+        assert (read.budget is not None) == ("budget=" in line["perturbation"])
+        assert Record.from_json(json.loads(json_line(read.to_json()))).key == read.key
 
 
 def test_no_records_are_named(tmp_path: Path) -> None:
@@ -87,46 +111,9 @@ def test_no_records_are_named(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_another_format_is_refused() -> None:
-    with pytest.raises(RobustsegError, match="format 1, got 2"):
-        Record.from_json({"format": 2})
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_device_gives_one_sentence() -> None:
-    with pytest.raises(RobustsegError, match=r"expected to write /dev/full, got 'No space left on device'; try"):
-        append_line(Path("/dev/full"), {"n": 1})
-
-
-def test_a_full_disk_leaves_the_lines_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "records.jsonl"
-    append_line(path, {"n": 1})
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RobustsegError, match="No space left"):
-        append_line(path, {"n": 2})
-    with pytest.raises(RobustsegError, match="No space left"):
-        write_whole(tmp_path / "summary.json", "[]")
-    assert path.read_bytes() == b'{"n":1}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
-
-
-def test_write_whole_keeps_the_old_file_until_the_new_one_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "summary.json"
-    write_whole(path, "old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RobustsegError):
-        write_whole(path, "new")
-    assert path.read_text() == "old"
+def test_another_schema_is_refused() -> None:
+    with pytest.raises(RobustsegError, match="schema 1 or 2, got 3"):
+        Record.from_json({"schema": 3})
 
 
 def test_counts_add_up_and_refuse_other_classes() -> None:
@@ -143,15 +130,6 @@ def test_counts_of_wrong_shape_are_refused() -> None:
     none = np.zeros((1, 2), np.int64)
     with pytest.raises(ShapeError, match=r"expected confusion \[k, k \+ 1\]"):
         Counts(("a",), np.zeros((2, 2), np.int64), none, none, none)
-
-
-def test_label_spaces_name_where_they_part() -> None:
-    other = LabelSpace(("road", "bus"), ((1, 2, 3), (4, 5, 6)))
-    SPACE.require_same(SPACE, mine="a", theirs="b")
-    with pytest.raises(LabelSpaceMismatch, match="class 1: 'car' against 'bus'"):
-        SPACE.require_same(other, mine="the network", theirs="the data")
-    with pytest.raises(RobustsegError, match="one colour a class"):
-        LabelSpace(("road",), ())
 
 
 def test_a_key_names_a_measurement_and_only_that() -> None:

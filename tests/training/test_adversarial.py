@@ -2,27 +2,31 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from robustseg.core import registry
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.files import read_lines
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Batch, Sample
+from robustseg.core.types import Batch, Dataset, Network, Sample
 from robustseg.networks import weights
 from robustseg.networks.erfnet import ERFNet
-from robustseg.training import Adversary, HeldOut, Recipe, Step, train
-from robustseg.training.adversarial import drift
+from robustseg.training import Adversary, Recipe, Step, train
+from robustseg.training.adversarial import AdversarialLabels, drift, overfitted
+from robustseg.training.loop import Training
+from robustseg.training.run import task_of
+from robustseg.training.task import Setup
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
 PGD = "pgd(budget='linf:8/255', steps=2, keep='last')"
 
 
-class Halves:
+class Halves(Dataset):
     """Four small noisy images, the left half darker than the right one."""
 
     spec = "halves"
@@ -49,7 +53,7 @@ def small(dropout: float = 0.1) -> ERFNet:
 
 
 def run(folder: Path, adversary: Adversary | None = None, **changed: Any) -> Path:
-    given = {"network": small(), "data": Halves(), "holdout": Halves(), "recipe": QUICK, **changed}
+    given = {"network": small(), "data": Halves(), "holdout": Halves(2), "recipe": QUICK, **changed}
     return train(
         given.pop("network"), given.pop("data"), folder=folder, adversary=adversary or Adversary(PGD, 0.5, 2), **given
     )
@@ -64,7 +68,21 @@ def moved(adversary: Adversary, batch: Batch, epoch: float = 5.0, seed: int = 0)
     return adversary.moved(small(), batch, epoch=epoch, seed=seed, fabric=fabric).images
 
 
-def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+class Run(NamedTuple):
+    """A finished run: its folder, best weights and steps."""
+
+    folder: Path
+    best: Path
+    steps: list[Step]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder, steps = tmp_path_factory.mktemp("finished"), list[Step]()
+    return Run(folder, run(folder, on_step=steps.append), steps)
+
+
+def test_resumes_bit_for_bit(finished: Run, tmp_path: Path) -> None:
     class Cut(Exception):
         pass
 
@@ -72,30 +90,26 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
         if step.step == 3:
             raise Cut
 
-    best = run(tmp_path / "whole")
     with pytest.raises(Cut):
-        run(tmp_path / "cut", on_step=cut)
+        run(tmp_path, on_step=cut)
     torch.rand(7)  # whatever happened in between
-    assert run(tmp_path / "cut").read_bytes() == best.read_bytes()
+    assert run(tmp_path).read_bytes() == finished.best.read_bytes()
     first, second = (
-        [{**line, "time": 0} for line in read_lines(tmp_path / f / "history.jsonl")] for f in ("whole", "cut")
+        [{**line, "time": 0} for line in read_lines(f / "history.jsonl")] for f in (finished.folder, tmp_path)
     )
     assert first == second
 
 
-def test_another_adversary_is_refused(tmp_path: Path) -> None:
-    run(tmp_path)
-    with pytest.raises(RobustsegError, match=r"expected adversary .*share=0.5.* got .*share=1.0.*another folder"):
-        run(tmp_path, Adversary(PGD, 1.0, 2))
+def test_another_adversary_is_refused(finished: Run) -> None:
+    with pytest.raises(RobustsegError, match=r"expected task .*share=0.5.* got .*share=1.0.*another folder"):
+        run(finished.folder, Adversary(PGD, 1.0, 2))
 
 
-def test_the_best_is_chosen_under_attack(tmp_path: Path) -> None:
-    steps: list[Step] = []
-    best = run(tmp_path, on_step=steps.append)
-    measured = [s.held_out for s in steps if s.held_out]
-    lines = list(read_lines(tmp_path / "history.jsonl"))
-    assert [line["robust_miou"] for line in lines] == [m.robust_miou for m in measured]
-    notes = weights.notes_of(best)
+def test_the_best_is_chosen_under_attack(finished: Run) -> None:
+    measured = [s.held_out for s in finished.steps if s.held_out]
+    lines = list(read_lines(finished.folder / "history.jsonl"))
+    assert [line["robust_miou"] for line in lines] == [m.figures["robust_miou"] for m in measured]
+    notes = weights.notes_of(finished.best)
     assert notes["holdout_attack"] == "segpgd(budget='linf:8/255', steps=10)"
     assert notes["holdout_robust_miou"] == max(m.rank for m in measured)
     assert notes["recipe"]["adversary"] == {"attack": PGD, "share": 0.5, "warm_up": 2, "trades": 0.0}
@@ -150,26 +164,27 @@ def test_drift_is_the_divergence_of_two_answers() -> None:
     assert float(drift(clean, clean, weights)) == pytest.approx(0, abs=1e-12)
 
 
+def first_step(folder: Path, adversary: Adversary | None) -> Step:
+    """The first step of a training without dropout on all four images."""
+    recipe, fabric = dataclasses.replace(QUICK, batch_size=4), Fabric(accelerator="cpu", devices=1)
+    return Training(task_of(Setup(small(0), Halves(), Halves(), recipe, fabric), adversary), folder).step(0)
+
+
 def test_trades_learns_the_clean_images_and_keeps_the_answer(tmp_path: Path) -> None:
-    recipe, losses = dataclasses.replace(QUICK, epochs=1, batch_size=4), {}
+    losses = {}
     for trades, eps in ((0, 0), (0, 64), (6, 0), (6, 64)):
         attack = f"pgd(budget='linf:{eps}/255', steps=2, keep='last')"
-        steps: list[Step] = []
-        folder = tmp_path / f"{trades} {eps}"
-        run(folder, Adversary(attack, trades=trades), network=small(0), recipe=recipe, on_step=steps.append)
-        losses[trades, eps] = steps[0].loss
-        assert steps[0].passes == (4 if trades else 2) + (4 if eps else 0)
+        step = first_step(tmp_path, Adversary(attack, trades=trades))
+        losses[trades, eps] = step.loss
+        assert step.passes == (4 if trades else 2) + (4 if eps else 0)
     assert losses[6, 0] == pytest.approx(losses[0, 0], rel=1e-4)
     assert losses[6, 64] > losses[6, 0] + 1e-3
 
 
 def test_passes_are_told(tmp_path: Path) -> None:
-    steps: list[Step] = []
-    recipe = dataclasses.replace(QUICK, epochs=1)
-    run(tmp_path, Adversary(PGD), recipe=recipe, on_step=steps.append)
-    assert {s.passes for s in steps} == {2 + 2 * 2}  # one forward and one back, and as many for each step of the attack
-    train(small(), Halves(), holdout=Halves(), folder=tmp_path / "plain", recipe=recipe, on_step=steps.append)
-    assert steps[-1].passes == 2
+    # one forward and one backward, and as many for each step of the attack
+    assert first_step(tmp_path, Adversary(PGD)).passes == 2 + 2 * 2
+    assert first_step(tmp_path, None).passes == 2
 
 
 def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
@@ -178,13 +193,36 @@ def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         RobustsegError, match=r"expected a finite loss, got nan at step 0 in .half_\d., .half_\d.; try a smaller"
     ):
-        train(broken, Halves(), holdout=Halves(), folder=tmp_path, recipe=QUICK, adversary=Adversary(PGD))
+        train(broken, Halves(), holdout=Halves(2), folder=tmp_path, recipe=QUICK, adversary=Adversary(PGD))
 
 
-def test_overfitting_is_said() -> None:
-    assert HeldOut(0.6, robust_miou=0.1, single_step_miou=0.5).overfitted
-    assert not HeldOut(0.6, robust_miou=0.4, single_step_miou=0.5).overfitted
-    assert not HeldOut(0.6).overfitted
+def test_overfitting_is_an_accuracy_under_many_steps_of_less_than_half_that_under_one() -> None:
+    assert overfitted(0.1, 0.5)
+    assert not overfitted(0.4, 0.5)
+
+
+class Bright(Network):
+    """Class 1 where it is bright, class 0 elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(CAMVID, "bright")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[b, 11, h, w]`."""
+        above = 20 * (images.mean(1, keepdim=True) - 0.5)
+        return torch.cat([-above, above, torch.full_like(above, -99).expand(-1, 9, -1, -1)], 1)
+
+
+def test_a_network_that_holds_against_one_step_only_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, none = Bright(), "fgsm(budget='linf:0/255')"
+    setup = Setup(network, Halves(), Halves(), QUICK, Fabric(accelerator="cpu", devices=1))
+    for many, warned in (("segpgd(budget='linf:96/255', steps=10)", True), (none, False)):
+        checks = tuple(registry.build("perturbation", spec) for spec in (many, none))
+        monkeypatch.setattr(Adversary, "checks", lambda self, checks=checks: checks)
+        held_out = AdversarialLabels(setup, Adversary(PGD)).measure(network)
+        assert held_out.figures["single_step_miou"] == held_out.figures["miou"] > 0.5
+        assert held_out.rank == held_out.figures["robust_miou"]
+        assert ("catastrophic overfitting" in held_out.warning) == warned
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from robustseg.core import registry
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
 from robustseg.core.files import read_lines
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
@@ -28,7 +28,7 @@ from robustseg.training.resumable import Checkpoint
 QUICK = AdaptiveRecipe(updates=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2, learning_rate=1e-3)
 
 
-class Unlabelled:
+class Unlabelled(Dataset):
     """Small images of noise, all void."""
 
     spec = "unlabelled"

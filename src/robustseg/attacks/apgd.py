@@ -1,7 +1,7 @@
 """Attacks with steps that adapt: APGD, and SEA, the worst of three of them for each image.
 
-APGD is `steps.climb` with a `Move` that remembers: it goes on with momentum and, at checkpoints, halves the step of
-those images that no longer improve and takes them back to their best iterate.
+APGD is `steps.climb` with a stateful `Move`: it uses momentum and, at checkpoints, halves the step of those images that
+no longer improve and returns them to their best iterate.
 
 Sources: Croce and Hein, ICML 2020 (APGD); Croce, Singh, Hein, ECCV 2024 (SEA).
 """
@@ -44,29 +44,29 @@ def apgd(
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """Projected gradient ascent with momentum and a step that halves by itself; for each image the best iterate.
+    """Projected gradient ascent with momentum and an adaptive step size; for each image the best iterate.
 
     `z = project(x + s * direction(gradient))`, `x <- project(x + 0.75 (z - x) + 0.25 (x - x_before))`, s from 2 eps on;
     see `Adaptive` for when s is halved.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each restart.
-        objective: a name of `attacks.objectives` or a function; its gradient is followed and its value decides on steps.
-            A function sees some images of the batch only, where a restart leaves out finished ones (`steps.ceiling`).
-            `balanced_masked_cross_entropy:1200,340,…` gives the pixels of each class.
-        judge: what the best iterate is best at, in the same terms; None is the objective.
-        shrink: begin with twice and 1.5 times the budget, 30 % of the steps each, as SEA does; what is returned comes
-            from the rest of the steps, which stay within the budget.
+        objective: a name of `attacks.objectives` or a function; the attack follows its gradient, and its value controls
+            the step size. A restart skips finished images (`steps.ceiling`), so a function may see part of the batch.
+            `balanced_masked_cross_entropy:1200,340,…` states the number of pixels of each class.
+        judge: selection criterion of the best iterate, a name or a function; None is the objective.
+        shrink: start with 2 and 1.5 times the budget, 30 % of the steps each, as SEA does; the result comes from the
+            remaining steps, which stay within the budget.
         restarts: runs from different random starts. random_start: uniform in the (first) budget, or at the image.
-        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        draws: of a network that draws, at each step; values and gradient are means over them.
+        goal: which labels the attack uses, see `steps.aim`. targets: labels of a targeted attack, in place of a goal.
+        draws: EOT samples of a randomised network at each step; values and gradient are their means.
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random starts and randomised networks; restart r uses stream r of each image.
 
     Returns:
         Images within the budget.
@@ -75,10 +75,11 @@ def apgd(
         SpecError: an argument outside its range.
 
     Source: Croce and Hein, ICML 2020, algorithm 1 and section 3; the shrinking radius: Croce, Singh, Hein, ECCV 2024.
-    Differs: the best iterate is by wrong pixels (as in SEA), not by the objective, which still decides on the steps.
+    Differs: the best iterate has the most misclassified pixels (as in SEA), not the largest objective, which still controls
+        the step size.
     """
     if restarts < 1:
-        raise SpecError(f"expected restarts >= 1, got {restarts}")
+        raise SpecError(f"expected restarts >= 1, got {restarts}; try restarts=1")
     named = None if judge is None else named_objective(judge)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
     stages = _stages(Budget.parse(budget), steps, shrink)
@@ -91,7 +92,7 @@ def apgd(
 
 
 class Stage(NamedTuple):
-    """A part of a run: its steps stay within its budget."""
+    """A stage of a run: its steps stay within its budget."""
 
     budget: Budget
     steps: int
@@ -115,14 +116,14 @@ def _run(
     clip: bool,
     rng: ImageRng,
 ) -> None:
-    """One run, without the images that earlier ones finished; its best join the best of those."""
+    """One run on the images that earlier runs did not finish; updates the best iterates of all runs."""
     going = (best.values < ceiling(target.judge)).nonzero().flatten()
     if len(images) and not len(going):  # of no images at all the arguments are still checked
         return
     part, kept = best.select(going), going.tolist()
     images, labels, rng = images[going], target.labels[going], rng.select(kept)
     start = None if start is None else start[going]
-    for stage in stages:  # each starts from the best iterate of the one before; only the last one's count
+    for stage in stages:  # each starts from the best iterate of the one before; only those of the last stage are kept
         last = stage is stages[-1]
         start = climb(
             network,
@@ -143,10 +144,10 @@ def _run(
 
 
 class Adaptive:
-    """The move of APGD for one run of so many steps.
+    """The move of APGD for one run of `steps` steps.
 
-    The step is 2 eps at first. At a checkpoint an image halves it if fewer than 0.75 of the steps since the last one
-    raised the objective, or if neither step nor best value changed since then; it goes back to its best iterate then.
+    The first step size is 2 eps. At a checkpoint, an image halves it and returns to its best iterate if fewer than 75 % of
+    the steps since the last checkpoint raised the objective, or if neither step size nor best value changed since then.
 
     Source: Croce and Hein, ICML 2020, algorithm 1, conditions 1 and 2.
     """
@@ -162,7 +163,7 @@ class Adaptive:
         self.step, self.since = 0, 0
 
     def __call__(self, here: Here) -> Tensor:
-        """One step from here; images at a checkpoint may go on from their best."""
+        """One step from here; at a checkpoint, images may continue from their best iterate."""
         images, gradient = here.images, here.gradient
         if self.step == 0:
             self._begin(here)
@@ -196,7 +197,7 @@ class Adaptive:
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The steps at which APGD looks back: 22 %, 41 %, 57 %, … of all, ever closer, at least 6 % apart."""
+    """The checkpoints of APGD: after 22 %, 41 %, 57 %, … of all steps, ever closer, at least 6 % apart."""
     percent, gap = [22], 22
     while percent[-1] < 100:
         gap = max(gap - 3, 6)
@@ -222,32 +223,33 @@ def sea(
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """The segmentation ensemble attack: three APGD runs, for each image the result with the most wrong pixels.
+    """The segmentation ensemble attack: three APGD runs, for each image the result with the most misclassified pixels.
 
     The runs are `apgd(…, shrink=True)` with the objectives `jensen_shannon`, `masked_cross_entropy` and
-    `balanced_masked_cross_entropy`, all from one random start; run alone with the same seed, none is stronger on any
-    image in pixel accuracy. An image whose every labelled pixel is wrong takes no part in later runs. For the worst mIoU
-    over a set see docs/design/worst-miou.md.
+    `balanced_masked_cross_entropy`, all from the same random start. Run alone with the same seed, none of them leaves a
+    lower pixel accuracy on any image. Images whose labelled pixels are all misclassified are skipped in later runs. For
+    the worst mIoU over a set see docs/design/worst-miou.md.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
         steps: gradient steps of each of the three runs.
-        class_pixels: pixels of each class in the training set, for the balanced objective. None takes the labels of
-            each image, see `losses.pixel_balanced_masked_cross_entropy`. `robustseg doctor --all` prints them.
-        draws: of a network that draws, at each step; values and gradient are means over them.
+        class_pixels: number of pixels of each class in the training set, for the balanced objective
+            (`robustseg doctor --all` prints them). None counts the labels of each image, see
+            `losses.pixel_balanced_masked_cross_entropy`.
+        draws: EOT samples of a randomised network at each step; values and gradient are their means.
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for the random start.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random start and randomised networks.
 
     Returns:
         Images within the budget.
 
     Source: Croce, Singh, Hein, ECCV 2024, section 3.
-    Differs: without `class_pixels` weights are by image, not by training set; each run adapts its steps to the value of
-        its own loss without weights; all runs share one start.
+    Differs: without `class_pixels`, class weights come from each image, not from the training set; each run adapts its
+        step size to the value of its own loss without weights; all runs share one random start.
     """
     stages, best = _stages(Budget.parse(budget), steps, True), Best(images.detach().clone())
     own = rng.repeat(1)

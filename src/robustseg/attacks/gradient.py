@@ -1,8 +1,8 @@
-"""The gradient attacks: FGSM, iterative FGSM, their least-likely-class forms, MI-FGSM, and PGD.
+"""The gradient attacks: PGD, its variants (FGSM, iterative FGSM and their least-likely-class forms), and MI-FGSM.
 
-All have one head, `(network, images, labels, *, budget, ..., rng) -> images`, and are `steps.climb` with other
-arguments. What papers leave open is an argument here: the attacker's label (`goal`), the step size, the number of
-steps, clipping to [0, 1] and rounding to 8-bit values. The settings of single papers are in `presets`.
+All are called as `(network, images, labels, *, budget, ..., rng) -> images` and run `steps.climb`. What papers leave open
+is an argument here: the labels that the attack uses (`goal`), the step size, the number of steps, clipping to [0, 1], and
+rounding to 8-bit values. The settings of single papers are in `presets`.
 
 Sources: Goodfellow, Shlens, Szegedy, ICLR 2015 (FGSM); Kurakin, Goodfellow, Bengio, ICLR 2017 (iterative, least likely
 class); Dong et al., CVPR 2018 (momentum); Madry et al., ICLR 2018 (PGD); Arnab, Miksik, Torr, CVPR 2018 (on segmentation).
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robustseg.attacks.objectives import objective as named_objective
 from robustseg.attacks.steps import Best, Here, aim, climb, direction
+from robustseg.attacks.variants import Arguments, variant_of
 from robustseg.core.budget import Budget, fraction
 from robustseg.core.errors import SpecError
 from robustseg.core.random import ImageRng
@@ -23,176 +24,162 @@ from robustseg.core.registry import attack
 from robustseg.core.types import Images, Labels, Network, Objective
 
 
-@attack("fgsm")
-def fgsm(
+@attack("pgd")
+def pgd(
     network: Network,
     images: Images,
     labels: Labels,
     *,
     budget: Budget | str,
+    steps: int = 20,
+    step_size: float | str | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    keep: str = "best",
+    judge: Objective | str | None = None,
     goal: str = "truth",
-    objective: Objective | str = "cross_entropy",
+    targets: Labels | None = None,
+    objective: Objective | Sequence[Objective] | str = "cross_entropy",
+    draws: int = 1,
     clip: bool = True,
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """One step of the whole budget along the gradient: `x + eps * sign(grad L(x, y))`.
-
-    Under an L2 budget the step is eps along the gradient at unit length.
+    """Projected gradient ascent from a random start under L-inf or L2; for each image the best iterate of all restarts.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'.
-        goal: the attacker's label, see `steps.aim`.
-        objective: a name of `attacks.objectives` or a function.
-        clip: keep the result in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for networks that draw.
+        steps: gradient steps of each restart.
+        step_size: in the budget's norm; None is `step_of`.
+        restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
+        keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
+        judge: selection criterion of the best iterate, a name of `attacks.objectives` or a function; None is the objective.
+        goal: which labels the attack uses, see `steps.aim`. targets: labels of a targeted attack, in place of a goal.
+        objective: a name of `attacks.objectives`, a function, or one function for each step.
+        draws: EOT samples of a randomised network at each step; the gradient is their mean (expectation over
+            transformation).
+        clip: keep every iterate in [0, 1].
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for the random starts and randomised networks; restart r uses stream r of each image.
 
     Returns:
         Images within the budget.
 
-    Source: Goodfellow, Shlens, Szegedy, ICLR 2015.
+    Raises:
+        SpecError: an argument outside its range.
+
+    Source: Madry et al., ICLR 2018; EOT: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
     """
     budget = Budget.parse(budget)
-    target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
-    return climb(
-        network,
-        images,
-        target.labels,
-        objective=target.objectives,
-        budget=budget,
-        steps=1,
-        step_size=budget.eps,
-        keep="last",
-        clip=clip,
-        round=round,
-        rng=rng,
-    )
-
-
-@attack("fgsm_ll")
-def fgsm_ll(
-    network: Network,
-    images: Images,
-    labels: Labels,
-    *,
-    budget: Budget | str,
-    objective: Objective | str = "cross_entropy",
-    clip: bool = True,
-    round: bool = False,
-    rng: ImageRng,
-) -> Images:
-    """One step towards the least likely class of each pixel: `x - eps * sign(grad L(x, y_ll))`.
-
-    Args and returns as `fgsm`, whose goal is `least_likely` here.
-
-    Source: Kurakin, Goodfellow, Bengio, ICLR 2017 (Adversarial machine learning at scale).
-    """
-    return fgsm(
+    if restarts < 1:
+        raise SpecError(f"expected restarts >= 1, got {restarts}; try restarts=1")
+    size = step_of(budget, steps) if step_size is None else fraction(step_size)
+    target = aim(
         network,
         images,
         labels,
-        budget=budget,
-        goal="least_likely",
-        objective=objective,
-        clip=clip,
-        round=round,
-        rng=rng,
+        goal=goal,
+        objective=named_objective(objective) if isinstance(objective, str) else objective,
+        judge=None if judge is None else named_objective(judge),
+        targets=targets,
     )
+    streams, count = rng.repeat(restarts), len(rng)
+    best = Best(images) if restarts > 1 or keep == "best" else None
+    result = images
+    for restart in range(restarts):
+        own = streams.select(range(restart * count, (restart + 1) * count))
+        result = climb(
+            network,
+            images,
+            target.labels,
+            objective=target.objectives,
+            budget=budget,
+            steps=steps,
+            step_size=size,
+            start=random_within(budget, images, own) if random_start else None,
+            keep=keep,
+            judge=target.judge,
+            best=best,
+            draws=draws,
+            clip=clip,
+            round=round,
+            rng=own,
+        )
+    return result
+
+
+@attack("fgsm")
+@variant_of(
+    pgd,
+    only=("budget", "goal", "objective", "clip", "round"),
+    steps=1,
+    step_size=...,
+    random_start=False,
+    keep="last",
+)
+def fgsm(budget: Budget | str) -> Arguments:
+    """One step of the whole budget along the gradient: `x + eps * sign(grad L(x, y))`.
+
+    Under an L2 budget the step is eps along the gradient at unit length. Arguments and result are those of `pgd`.
+
+    Source: Goodfellow, Shlens, Szegedy, ICLR 2015.
+    """
+    return {"step_size": Budget.parse(budget).eps}
+
+
+@attack("fgsm_ll")
+@variant_of(fgsm, goal="least_likely")
+def fgsm_ll() -> None:
+    """One step towards the least likely class of each pixel: `x - eps * sign(grad L(x, y_ll))`.
+
+    Arguments and result are those of `fgsm`, without `goal`.
+
+    Source: Kurakin, Goodfellow, Bengio, ICLR 2017 (Adversarial machine learning at scale).
+    """
 
 
 @attack("ifgsm")
+@variant_of(
+    pgd,
+    only=("budget", "steps", "step_size", "goal", "objective", "clip", "round"),
+    random_start=False,
+    keep="last",
+)
 def ifgsm(
-    network: Network,
-    images: Images,
-    labels: Labels,
-    *,
-    budget: Budget | str,
-    steps: int | None = None,
-    step_size: float | str = "1/255",
-    goal: str = "truth",
-    objective: Objective | str = "cross_entropy",
-    clip: bool = True,
-    round: bool = False,
-    rng: ImageRng,
-) -> Images:
+    images: Images, budget: Budget | str, steps: int | None = None, step_size: float | str = "1/255"
+) -> Arguments:
     """Iterative FGSM: small signed steps from the image, projected into the budget; the last iterate.
 
     Args:
-        network: left as it was.
-        images: `[b, 3, h, w]` in [0, 1].
-        labels: `[b, h, w]`, void 255.
-        budget: such as 'linf:8/255'.
-        steps: None follows the papers' rule, see `steps_of`.
+        steps: gradient steps; None is the papers' rule, see `steps_of`.
         step_size: of one value under L-inf; root mean square of one step under L2.
-        goal: the attacker's label, see `steps.aim`.
-        objective: a name of `attacks.objectives` or a function.
-        clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for networks that draw.
 
-    Returns:
-        Images within the budget.
+    The other arguments and the result are those of `pgd`.
 
     Source: Kurakin, Goodfellow, Bengio, ICLR 2017 workshop (Adversarial examples in the physical world).
     """
     budget = Budget.parse(budget)
-    target = aim(network, images, labels, goal=goal, objective=named_objective(objective))
     values = _values(images) if budget.norm == "l2" else 1
-    return climb(
-        network,
-        images,
-        target.labels,
-        objective=target.objectives,
-        budget=budget,
-        steps=steps_of(budget, images) if steps is None else steps,
-        step_size=fraction(step_size) * math.sqrt(values),
-        keep="last",
-        clip=clip,
-        round=round,
-        rng=rng,
-    )
+    return {
+        "steps": steps_of(budget, images) if steps is None else steps,
+        "step_size": fraction(step_size) * math.sqrt(values),
+    }
 
 
 @attack("llcm")
 @attack("ifgsm_ll")
-def ifgsm_ll(
-    network: Network,
-    images: Images,
-    labels: Labels,
-    *,
-    budget: Budget | str,
-    steps: int | None = None,
-    step_size: float | str = "1/255",
-    goal: str = "least_likely",
-    objective: Objective | str = "cross_entropy",
-    clip: bool = True,
-    round: bool = False,
-    rng: ImageRng,
-) -> Images:
+@variant_of(ifgsm)
+def ifgsm_ll(goal: str = "least_likely") -> None:
     """Iterative FGSM towards the least likely class, also known as the least-likely-class method (LLCM).
 
-    Args and returns as `ifgsm`. The target is the least likely class of the clean image, as in Kurakin et al.;
-    `goal='least_likely_now'` finds it anew at each step, as the code of Arnab et al. does.
+    Arguments and result are those of `ifgsm`. The target is the least likely class of the clean image, as in Kurakin
+    et al.; `goal='least_likely_now'` recomputes it at each step, as the code of Arnab et al. does.
 
     Source: Kurakin, Goodfellow, Bengio, ICLR 2017 workshop (Adversarial examples in the physical world).
     """
-    return ifgsm(
-        network,
-        images,
-        labels,
-        budget=budget,
-        steps=steps,
-        step_size=step_size,
-        goal=goal,
-        objective=objective,
-        clip=clip,
-        round=round,
-        rng=rng,
-    )
 
 
 @attack("mifgsm")
@@ -217,24 +204,24 @@ def mifgsm(
     """Iterative FGSM with momentum: `g <- decay * g + grad / L1(grad)`, `x <- project(x + step_size * sign(g))`.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         budget: such as 'linf:8/255' or 'l2:2.5'; under L2 a step goes along g at unit length.
         steps: gradient steps. step_size: in the budget's norm; None is eps / steps, as in the paper.
         decay: of the momentum; 0 is iterative FGSM.
-        keep: `best` or `last` iterate. judge: what the best is best at, see `pgd`.
-        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
+        keep: `best` or `last` iterate. judge: selection criterion of the best iterate, see `pgd`.
+        goal: which labels the attack uses, see `steps.aim`. targets: labels of a targeted attack, in place of a goal.
         objective: a name of `attacks.objectives` or a function.
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for networks that draw.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for randomised networks.
 
     Returns:
         Images within the budget.
 
     Source: Dong et al., CVPR 2018, algorithm 1 and equations 6 to 8.
-    Differs: for each image the best iterate, where the paper takes the last (`keep='last'`).
+    Differs: for each image the best iterate; the paper takes the last (`keep='last'`).
     """
     budget = Budget.parse(budget)
     size = budget.eps / max(1, steps) if step_size is None else fraction(step_size)
@@ -269,92 +256,6 @@ class Momentum:
         length = here.gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(here.gradient.dtype).tiny)
         self.sum = self.decay * self.sum + here.gradient / length.view(-1, 1, 1, 1)
         return here.images + self.step_size * direction(self.sum, here.budget)
-
-
-@attack("pgd")
-def pgd(
-    network: Network,
-    images: Images,
-    labels: Labels,
-    *,
-    budget: Budget | str,
-    steps: int = 20,
-    step_size: float | str | None = None,
-    restarts: int = 1,
-    random_start: bool = True,
-    keep: str = "best",
-    judge: Objective | str | None = None,
-    goal: str = "truth",
-    targets: Labels | None = None,
-    objective: Objective | Sequence[Objective] | str = "cross_entropy",
-    draws: int = 1,
-    clip: bool = True,
-    round: bool = False,
-    rng: ImageRng,
-) -> Images:
-    """Projected gradient ascent from a random start under L-inf or L2; for each image the best iterate of all restarts.
-
-    Args:
-        network: left as it was.
-        images: `[b, 3, h, w]` in [0, 1].
-        labels: `[b, h, w]`, void 255.
-        budget: such as 'linf:8/255' or 'l2:2.5'.
-        steps: gradient steps of each restart.
-        step_size: in the budget's norm; None is `step_of`.
-        restarts: runs from different random starts. random_start: uniform in the budget, or at the image.
-        keep: `best` or `last` iterate of a run; runs are merged by their best in either case.
-        judge: what the best is best at, a name of `attacks.objectives` or a function; None is the objective.
-        goal: the attacker's label, see `steps.aim`. targets: labels to move towards in place of a goal.
-        objective: a name of `attacks.objectives`, a function, or one function a step.
-        draws: of a network that draws, at each step; the gradient is their mean (expectation over transformation).
-        clip: keep every iterate in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for the random starts; restart r draws from stream r of each image, whatever was drawn before.
-
-    Returns:
-        Images within the budget.
-
-    Raises:
-        SpecError: an argument outside its range.
-
-    Source: Madry et al., ICLR 2018; the mean over draws: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
-    """
-    budget = Budget.parse(budget)
-    if restarts < 1:
-        raise SpecError(f"expected restarts >= 1, got {restarts}")
-    size = step_of(budget, steps) if step_size is None else fraction(step_size)
-    target = aim(
-        network,
-        images,
-        labels,
-        goal=goal,
-        objective=named_objective(objective) if isinstance(objective, str) else objective,
-        judge=None if judge is None else named_objective(judge),
-        targets=targets,
-    )
-    streams, count = rng.repeat(restarts), len(rng)
-    best = Best(images) if restarts > 1 or keep == "best" else None
-    result = images
-    for restart in range(restarts):
-        own = streams.select(range(restart * count, (restart + 1) * count))
-        result = climb(
-            network,
-            images,
-            target.labels,
-            objective=target.objectives,
-            budget=budget,
-            steps=steps,
-            step_size=size,
-            start=random_within(budget, images, own) if random_start else None,
-            keep=keep,
-            judge=target.judge,
-            best=best,
-            draws=draws,
-            clip=clip,
-            round=round,
-            rng=own,
-        )
-    return result
 
 
 def steps_of(budget: Budget, images: Images) -> int:

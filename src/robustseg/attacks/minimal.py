@@ -1,7 +1,7 @@
-"""Minimum-norm attacks: the smallest change that gets nearly every pixel wrong, in place of the most damage within a budget.
+"""Minimum-norm attacks: the smallest change that misclassifies nearly every pixel, not the most damage within a budget.
 
-ALMA-prox is `steps.climb` on an augmented Lagrangian: a pixel that is not yet lost is a constraint that is not yet met,
-with a multiplier of its own. Its move is a proximal step: along the gradient, then the largest change made smaller.
+ALMA-prox is `steps.climb` on an augmented Lagrangian: a pixel that is still classified correctly is a violated constraint
+with its own multiplier. Its move is a step along the gradient, followed by a proximal step that reduces the largest change.
 
 Source: Rony, Pesquet, Ben Ayed, CVPR 2023.
 """
@@ -19,19 +19,20 @@ from robustseg.core.types import Images, Labels, Network, Objective, PerImage
 from robustseg.losses.pixelwise import image_mean, pixel_margin
 
 RHO = 3.0
-"""How fast multipliers follow their constraints."""
+"""Penalty parameter: how fast multipliers follow their constraints."""
 
 MEMORY = 0.9
-"""Of the running mean of multipliers."""
+"""Decay of the running mean of multipliers."""
 
 METRIC_MEMORY = 0.8
-"""Of the running mean of squared gradients."""
+"""Decay of the running mean of squared gradients."""
 
 PACE, FIRST_PACE, LAST_PACE = 0.04, 0.15, 0.0075
-"""A step as a share of the change at hand until one is large enough; then, falling, of the smallest found so far."""
+"""Step size: until a change is large enough, `PACE` times the current change; then from `FIRST_PACE` down to `LAST_PACE`
+times the smallest change found so far."""
 
 SPARE = 0.02
-"""Pixels that are attacked beyond the share that must be lost: which ones will be the last is not known before."""
+"""Share of pixels attacked beyond the required share, because the attack does not know in advance which ones are hardest."""
 
 
 @attack("almaprox")
@@ -50,40 +51,42 @@ def almaprox(
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """ALMA-prox: for each image the smallest change in L-inf that gets a share of its pixels wrong.
+    """ALMA-prox: for each image the smallest change in L-inf that misclassifies a given share of its pixels.
 
     Climbs `-sum P(gap_i, rho, mu_i)` over pixels i, with `gap` the margin of the label over the mean margin of the clean
     image, and P2 of the paper, `mu y + mu rho y^2 + rho^2 y^3 / 6` for y >= 0 and `mu y / (1 - rho y)` below; the multiplier
-    mu follows the slope of P. Each step goes along the gradient in a metric of running squares; where the share is lost it
-    is followed by the proximal step of the L-inf norm (`shrunk`).
+    mu follows the slope of P. Each step goes along the gradient in a metric of running squares; where the share is reached, the
+    proximal step of the L-inf norm (`shrunk`) follows.
 
     Args:
-        network: left as it was.
+        network: left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
-        budget: that no image leaves; by default none. What is given back of an image that needs more is the change with
-            the most wrong pixels, which `apgd` and `sea` do better.
-        steps: gradient steps; as many forward and backward passes, and one more forward.
-        share: of the labelled pixels that must be wrong, above 0 to 1.
-        step_size: of one value, until the first change that is large enough is found.
-        goal: `truth`, `prediction` or `least_likely`, see `steps.aim`; towards labels, `share` is what must be reached.
-        targets: labels to move towards in place of a goal.
+        budget: upper bound of the change; by default none. An image that needs a larger change gets the change with the
+            most misclassified pixels; `apgd` and `sea` are better at that.
+        steps: gradient steps; each is a forward and a backward pass, and one forward pass is added at the end.
+        share: share of the labelled pixels that must be misclassified, above 0 to 1.
+        step_size: change of one value per step, until the first change that is large enough is found.
+        goal: `truth`, `prediction` or `least_likely`, see `steps.aim`; in a targeted attack, `share` is the share of pixels
+            that must reach their target.
+        targets: labels of a targeted attack, in place of a goal.
         clip: keep every iterate in [0, 1].
-        round: to 8-bit values towards the original, see `steps.round_to_8bit`; a few pixels may come right again.
-        rng: for networks that draw.
+        round: round to 8-bit values towards the original, see `steps.round_to_8bit`; a few pixels may become correct again.
+        rng: for randomised networks.
 
     Returns:
-        Images, each with the smallest change that was found; its size is the score `linf` of a record.
+        Images, each with the smallest change found; its size is the score `linf` of a record.
 
     Raises:
         SpecError: an argument outside its range.
 
     Source: Rony, Pesquet, Ben Ayed, CVPR 2023, algorithm 1; the penalty: Birgin, Castillo, Martinez, 2005.
-    Differs: the norm weighs nothing before the share is lost, and twice the gradient after, in place of a weight of 1
-        against constraints that are rescaled; steps are a share of the change, so that no step size must be known; rho is
-        constant; the hardest pixels are left out from the first step to the last, but for a few; margins are not divided by the spread of their own pixel's logits. Like any
-        attack on margins it follows the likeliest other class, which need not be the nearest one: on a linear network of
-        2 or 3 classes it comes within 2 % of the closed form in 150 steps, of 4 classes within 7 %.
+    Differs: the weight of the norm is 0 until the share is reached and twice the gradient afterwards; in the paper it is 1
+        against rescaled constraints. Steps are relative to the change, so no step size has to be tuned. rho is constant.
+        The hardest pixels, except a few, are left out from the first step to the last. Margins are not divided by the
+        spread of the logits of their pixel. Like any attack on margins it follows the most likely other class, which
+        need not be the nearest: on a linear network of 2 or 3 classes it comes within 2 % of the closed form in 150
+        steps, of 4 classes within 7 %.
     """
     if not 0 < share <= 1 or goal == "least_likely_now":
         raise SpecError(
@@ -107,13 +110,13 @@ def almaprox(
 
 
 def smallest(origin: Images, share: float, *, towards: bool = False) -> Objective:
-    """What a minimum-norm attack is judged by, `[b]`: minus the L-inf size of a change that is large enough.
+    """The selection criterion of a minimum-norm attack, `[b]`: minus the L-inf size of a change that is large enough.
 
-    A change that leaves too many pixels is worth less than any that does not, by how many are lost.
+    A change that misclassifies too few pixels has a lower value than any that is large enough, and orders by their share.
 
     Args:
-        origin: the images without change. share: of the labelled pixels that must be lost.
-        towards: a pixel is lost where it has the label, not where it has another.
+        origin: the clean images. share: share of the labelled pixels that must be misclassified.
+        towards: for a targeted attack, count the pixels that have the label, not those that have another.
     """
 
     def judge(network: Network, images: Tensor, labels: Labels) -> PerImage:
@@ -127,7 +130,7 @@ def smallest(origin: Images, share: float, *, towards: bool = False) -> Objectiv
 
 
 class _Run:
-    """The state of one run: a multiplier a pixel, the metric, and the size of the smallest change found so far."""
+    """The state of one run: a multiplier for each pixel, the metric, and the size of the smallest change found so far."""
 
     multipliers: Tensor
     scale: Tensor
@@ -141,7 +144,7 @@ class _Run:
         self.step = 0
 
     def objective(self, network: Network, images: Tensor, labels: Labels) -> PerImage:
-        """Minus the penalties of an image's pixels; multipliers move on by one step."""
+        """Minus the penalties of an image's pixels; multipliers advance by one step."""
         valid = labels != IGNORE
         gap = pixel_margin(network(images), labels) * (1 if self.towards else -1)
         now = gap.detach()
@@ -155,7 +158,7 @@ class _Run:
         return -torch.where(kept, penalty(gap / self.scale, self.multipliers), 0).flatten(1).sum(1)
 
     def move(self, here: Here) -> Tensor:
-        """One step along the gradient, and one towards the original where enough pixels are lost."""
+        """One step along the gradient, and one towards the original where enough pixels are misclassified."""
         gradient, change = here.budget.masked(here.gradient), here.images - self.origin
         size = change.flatten(1).abs().amax(1)
         if self.step == 0:
@@ -172,7 +175,7 @@ class _Run:
         return self.origin + shrunk(aimed, self.origin, metric, weight, (size - 2 * length).clamp_min(0))
 
     def _length(self, size: PerImage) -> PerImage:
-        """Of one step in each value: falls from the first change that was large enough to the last step."""
+        """The length of one step in each value; it decays from the first change that was large enough to the last step."""
         share = (self.step - 1 - self.found_at) / (self.steps - self.found_at).clamp_min(1)
         before = (PACE * size).clamp_min(self.step_size)
         after = self.smallest * FIRST_PACE * (LAST_PACE / FIRST_PACE) ** share
@@ -203,12 +206,12 @@ def penalty_slope(gap: Tensor, multipliers: Tensor) -> Tensor:
 def shrunk(change: Tensor, origin: Images, metric: Tensor, weight: PerImage, floor: PerImage) -> Tensor:
     """The proximal step of the L-inf norm: `argmin_d  weight * max|d| + sum(metric * (d - change)^2) / 2`, image by image.
 
-    The solution cuts the change off at one level, found by bisection: where what is cut off, weighed by the metric, is
-    the weight.
+    The solution clips the change at one level, found by bisection: the level at which the clipped part, weighted by the
+    metric, equals the weight.
 
     Args:
-        change, metric: `[b, 3, h, w]`. origin: origin + d stays in [0, 1]. weight: `[b]`; 0 leaves the level as it is.
-        floor: no level is below it, `[b]`.
+        change, metric: `[b, 3, h, w]`. origin: origin + d stays in [0, 1]. weight: `[b]`; 0 clips nothing.
+        floor: lower bound of the level, `[b]`.
     """
     reach = torch.minimum(change.abs(), torch.where(change > 0, 1 - origin, origin))
     high = reach.flatten(1).amax(1)

@@ -8,16 +8,16 @@
   raises an alarm, so that of two iterates the unnoticed one is the better.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from robustseg.attacks.steps import Known
 from robustseg.core.budget import fraction
 from robustseg.core.errors import SpecError
-from robustseg.core.types import Labels, Network, Objective, PerImage
+from robustseg.core.types import Labels, Monitor, Network, Objective, PerImage
 from robustseg.losses import pixelwise as losses
 from robustseg.losses.pixelwise import image_mean, pixel_cross_entropy, wrong_pixels
 
@@ -64,9 +64,11 @@ def evade(network: Network, images: Tensor, labels: Labels, *, weight: float = W
     Raises:
         SpecError: the network has no monitor.
     """
-    monitor = _monitor(network, "beyond")
+    monitor = _answering(network)
+    if not isinstance(monitor, _JointMonitor):
+        raise _no_monitor(network)
     answers = network.members(images)
-    return _joint(answers, labels) - weight * monitor(answers)
+    return _joint(answers, labels) - weight * monitor.beyond(answers)
 
 
 def unnoticed(network: Network, images: Tensor, labels: Labels) -> PerImage:
@@ -77,9 +79,12 @@ def unnoticed(network: Network, images: Tensor, labels: Labels) -> PerImage:
     Raises:
         SpecError: the network has no monitor.
     """
-    verdict = _monitor(network, "watch")(images)
-    wrong = wrong_pixels(_Answered(network, verdict.labels), images, labels)
-    return wrong - verdict.alarm.to(wrong)
+    monitor = _answering(network)
+    if not isinstance(monitor, Monitor):
+        raise _no_monitor(network)
+    found = monitor.watch(images)
+    wrong = wrong_pixels(_Answered(network, found.labels), images, labels)
+    return wrong - found.alarm.to(wrong)
 
 
 class _Answered(Network):
@@ -107,8 +112,19 @@ def _chosen(network: Network, answers: tuple[Tensor, ...], names: tuple[str, ...
     return tuple(getattr(answers, name) for name in names) or answers
 
 
-def _monitor(network: Network, method: str) -> Callable[..., Any]:
-    if not hasattr(network, method):
-        raise SpecError(f"expected a network with a monitor, got {network.spec}; try triplet(…) as the source")
-    found: Callable[..., Any] = getattr(network, method)
-    return found
+@runtime_checkable
+class _JointMonitor(Monitor, Protocol):
+    """A monitor that judges the answers of several members, and how far they are beyond its thresholds has a gradient."""
+
+    def beyond(self, members: tuple[Tensor, ...]) -> PerImage: ...
+
+
+def _answering(network: Network) -> Network:
+    """The network itself, also where an attack has put `Known` around it."""
+    while isinstance(network, Known):
+        network = network.network
+    return network
+
+
+def _no_monitor(network: Network) -> SpecError:
+    return SpecError(f"expected a network with a monitor, got {network.spec}; try triplet(…) as the source")

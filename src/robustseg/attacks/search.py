@@ -1,10 +1,10 @@
-"""A gradient-free search made for masks: what gradients cannot see, it finds by trying.
+"""A black-box random search for segmentation, as a check for gradient masking.
 
-A network whose gradients mislead (a masking defence) resists gradient attacks without being robust. An attack that only
-asks for logits cannot be fooled so; where it beats the gradient attacks, their numbers are not to be trusted.
+A network with masked gradients resists gradient attacks without being robust. An attack that only uses logits is not
+affected; where it beats the gradient attacks, do not trust their numbers.
 
-A mask answers in every pixel, and what a change does it mostly does nearby. So one query tries a change in many tiles at
-once, and the next keeps those tiles whose own pixels got worse.
+A segmentation network has an output for every pixel, and a change mostly affects the pixels nearby. So one query tries a
+change in many tiles at once, and the next query keeps the tiles in which the loss has grown.
 
 Source: Andriushchenko, Croce, Flammarion, Hein, ECCV 2020 (Square attack): random stripes and squares of +-eps.
 """
@@ -41,24 +41,25 @@ def search(
     round: bool = False,
     rng: ImageRng,
 ) -> Images:
-    """Random search without gradients: tiles of +-eps are tried and kept, image by image, where the objective grows.
+    """Random search without gradients: tries tiles of +-eps and keeps them, image by image, where the objective grows.
 
-    The first query is the image itself, the second vertical stripes of +-eps. Then queries come in pairs: one redraws
-    half of all tiles; the next redraws only those of them where the Jensen-Shannon divergence grew. Tiles shrink with the
-    number of queries so far, never with how many there will be: more queries are never weaker.
+    The first query is the image itself, the second vertical stripes of +-eps. Then queries come in pairs: the first
+    redraws half of all tiles; the second repeats only those of them in which the Jensen-Shannon divergence grew. The tile
+    size depends on the number of queries so far, not on their total, so more queries are never weaker.
 
     Args:
-        network: asked for logits only; left as it was.
+        network: only its logits are used; left unchanged.
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
-        budget: such as 'linf:8/255' or 'l2:2.5'; under L2 a redrawn image moves by eps, and is projected.
+        budget: such as 'linf:8/255' or 'l2:2.5'; under L2 an image moves by eps and is projected.
         queries: forward passes of each image.
-        objective: decides what is kept; a name of `attacks.objectives` (`wrong_pixels` among them) or a function; never
-            differentiated. One that stops growing at lost pixels serves best.
-        goal: `truth`, `prediction` or `least_likely`, see `steps.aim`. targets: labels to move towards in its place.
+        objective: selection criterion, a name of `attacks.objectives` (such as `wrong_pixels`) or a function; it is never
+            differentiated. An objective that is bounded at misclassified pixels works best.
+        goal: `truth`, `prediction` or `least_likely`, see `steps.aim`. targets: labels of a targeted attack, in place of a
+            goal.
         clip: keep the result in [0, 1].
-        round: to 8-bit values within the budget, see `steps.round_to_8bit`.
-        rng: for stripes and tiles, whatever was drawn before.
+        round: round to 8-bit values within the budget, see `steps.round_to_8bit`.
+        rng: for stripes, tiles and randomised networks.
 
     Returns:
         Images within the budget.
@@ -67,9 +68,9 @@ def search(
         SpecError: an argument outside its range.
 
     Source: Andriushchenko, Croce, Flammarion, Hein, ECCV 2020, algorithms 1 and 2.
-    Differs: many tiles a query in place of one square (the module says why); equal values are kept too, so that plateaus
-        can be crossed. After 100 queries at 4/255 on an ERFNet, tiles got 54 % of the pixels wrong, single squares of the
-        same sides 45 %, and tiles that shrink more slowly, as here, 75 %.
+    Differs: a query tries many tiles, not one square (see the module's docstring); equal values are kept too, so that the
+        search can cross plateaus. After 100 queries at 4/255 on an ERFNet, tiles misclassified 54 % of the pixels, single
+        squares of the same sizes 45 %, and tiles that shrink more slowly, as here, 75 %.
     """
     require_pair(images, labels)
     budget = Budget.parse(budget)
@@ -106,12 +107,12 @@ def search(
 
 
 def _size(budget: Budget, images: Images) -> float:
-    """How much each value changes where a whole image moves by eps."""
+    """The change of each value when a whole image moves by eps."""
     return budget.eps if budget.norm == "linf" else budget.eps / math.sqrt(math.prod(images.shape[1:]))
 
 
 class Grid(NamedTuple):
-    """Square tiles over an image; the first row and column are cut short by `offset`."""
+    """Square tiles over an image; the first row and column are shorter by `offset`."""
 
     side: int
     offset: int

@@ -1,8 +1,8 @@
 """The one loop of the gradient attacks: climb an objective within a budget, image by image.
 
-Every gradient attack of this package is `climb` with another objective or another `Move`. What it promises holds for all of them: parameters, mode
-and inputs stay untouched and no gradient is left anywhere; every iterate lies within the budget (and [0, 1] if clipped);
-what becomes of an image does not depend on the batch it is in; NaN never spreads; void pixels count for nothing.
+Every gradient attack of this package is `climb` with another objective or another `Move`. It guarantees for all of them:
+parameters, mode and inputs stay unchanged, and no gradient remains anywhere; every iterate lies within the budget (and
+[0, 1] if clipped); the result of an image does not depend on its batch; NaN never spreads; void pixels have no effect.
 """
 
 import math
@@ -15,16 +15,17 @@ from torch import Tensor
 from robustseg.core.budget import Budget
 from robustseg.core.errors import RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Images, Labels, Network, Objective, frozen, require_pair
 from robustseg.losses.pixelwise import wrong_pixels
 
 GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
-"""Which labels an attacker works with: away from the first two, towards the last two."""
+"""Which labels an attack uses: untargeted, away from the first two; targeted, towards the last two."""
 
 
 class Aim(NamedTuple):
-    """What an attack climbs, the labels it is given, and what judges its iterates (None: what it climbs)."""
+    """The objectives of an attack, the labels they get, and the selection criterion of its iterates (None: the objective)."""
 
     objectives: Sequence[Objective]
     labels: Labels
@@ -41,7 +42,7 @@ def aim(
     judge: Objective | None = None,
     targets: Labels | None = None,
 ) -> Aim:
-    """Turn the attacker's label into something to climb.
+    """The objectives and labels that an attack with this goal maximises.
 
     Args:
         network: asked once for its clean logits by `prediction` and `least_likely`.
@@ -49,12 +50,12 @@ def aim(
         labels: ground truth `[b, h, w]`; void pixels stay void whatever the goal.
         goal: `truth` (away from the ground truth), `prediction` (away from the network's own clean prediction),
             `least_likely` (towards the least likely class of the clean image, fixed), `least_likely_now` (the same,
-            found anew at each step).
-        objective: large where the network disagrees with the labels it is given; climbed when moving away, descended
-            when moving towards. Several are one a step; the last goes on.
-        judge: of the iterates, in the same sense; None is the (last) objective. Left out for `least_likely_now`,
-            where labels that move with the network measure nothing.
-        targets: labels `[b, h, w]` to move towards in place of any goal.
+            recomputed at each step).
+        objective: large where the network disagrees with the labels; an untargeted attack maximises it, a targeted one
+            minimises it. A sequence gives one objective per step; the last one is reused.
+        judge: selection criterion of the iterates, in the same sense; None is the (last) objective. Ignored for
+            `least_likely_now`, because labels that change with the network cannot compare iterates.
+        targets: labels `[b, h, w]` of a targeted attack, in place of any goal.
 
     Raises:
         SpecError: the goal is unknown.
@@ -75,7 +76,7 @@ def aim(
 
 
 def towards(goal: str, targets: Labels | None) -> bool:
-    """Whether an attack with this goal moves towards labels, rather than away from them."""
+    """Whether an attack with this goal is targeted: moves towards labels, not away from them."""
     return targets is not None or goal.startswith("least_likely")
 
 
@@ -100,7 +101,7 @@ def _towards_least_likely_now(objective: Objective) -> Objective:
 
 
 class Known(Network):
-    """A network that labels these images once, so that asking again costs no second pass."""
+    """A network that caches its logits of these images, so that a second call costs no second pass."""
 
     def __init__(self, network: Network, images: Tensor):
         super().__init__(network.label_space, network.spec)
@@ -108,7 +109,7 @@ class Known(Network):
         self.logits: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the network, remembered if they are of these images."""
+        """Logits of the network, cached if they are those of these images."""
         if images is not self.images:
             return self.network(images)
         if self.logits is None:
@@ -124,7 +125,7 @@ class Known(Network):
         return self.network.members(images)
 
     def __getattr__(self, name: str) -> Any:
-        # What else an objective asks for, the score of a monitor say, the network answers.
+        # Other attributes that an objective uses, such as the score of a monitor, are those of the network.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -132,7 +133,7 @@ class Known(Network):
 
 
 class Here(NamedTuple):
-    """Where each image of a climb stands: what a `Move` goes by."""
+    """The state of each image of a run, from which a `Move` computes the next step."""
 
     images: Tensor
     values: Tensor
@@ -142,7 +143,7 @@ class Here(NamedTuple):
 
 
 Move = Callable[[Here], Tensor]
-"""Where to go from here; the loop projects the result. A move with a memory belongs to one run."""
+"""The next images; the loop projects them. A stateful move belongs to one run."""
 
 
 def straight(step_size: float) -> Move:
@@ -175,23 +176,24 @@ def climb(
     `network.soft()`; the best iterate is judged on the network itself.
 
     Args:
-        network: frozen while the attack runs.
+        network: frozen during the attack.
         images: `[b, 3, h, w]` in [0, 1].
-        labels: what the objective is given, `[b, h, w]`, void 255.
-        objective: `(network, images, labels) -> [b]`, to be made large; several are one a step, and the last goes on.
+        labels: the labels that the objective gets, `[b, h, w]`, void 255.
+        objective: `(network, images, labels) -> [b]`, to be maximised. A sequence gives one objective per step; the last
+            one is reused.
         budget: around `images`.
         steps: gradient steps. step_size: length of one in the budget's norm, images in [0, 1].
         move: how to step, in place of `straight(step_size)`.
-        start: where to start, projected into the budget; None is at the images.
+        start: initial images, projected into the budget; None is `images`.
         keep: `best` returns for each image the iterate with the largest value of the judge, `last` the last one (and
-            saves the pass that would judge it).
-        judge: what the best iterate is best at; None is the (last) objective.
-        best: of earlier runs on the same images; this run adds its own and the best of all is returned. With one
-            given, the run ends once every image is finished (`ceiling`).
-        draws: of a network that draws, at each step: values and gradients are means over them.
+            saves the forward pass that would evaluate it).
+        judge: selection criterion of the best iterate; None is the (last) objective.
+        best: best iterates of earlier runs on the same images; this run updates them, and the best of all is returned.
+            The run then ends once every image is finished (`ceiling`).
+        draws: EOT samples of a randomised network at each step; values and gradients are their means.
         clip: keep every iterate in [0, 1].
         round: see `round_to_8bit`.
-        rng: for networks that draw.
+        rng: for randomised networks.
 
     Returns:
         Images of the same shape, dtype and device; at eps 0 equal to the input bit for bit.
@@ -238,17 +240,18 @@ def climb(
 
 
 class Best:
-    """Image by image the one with the largest value offered so far, the later of equals; NaN is never better."""
+    """For each image the iterate with the largest value offered so far, of equals the later; NaN is never better."""
 
     def __init__(self, images: Tensor):
         self.images = images
         self.values = images.new_full((len(images),), -torch.inf)
 
     def offer(self, images: Tensor, values: Tensor, most: float = math.inf) -> Tensor:
-        """Take over those images whose value is no smaller; says which, bool `[b]`.
+        """Replace those images whose value is not smaller; returns which, bool `[b]`.
 
-        Of equals the later has climbed further: where no pixel has reached its target yet, say. With a value of `most`
-        an image is finished, and the first of equals stays: so it does not depend on how long others in its batch go on.
+        Of equals the later one has made more progress, for example where no pixel has reached its target yet. An image
+        with a value of `most` is finished, and the first of equals stays, so that the result does not depend on how
+        many steps the other images of the batch take.
         """
         better = (values >= self.values) & (self.values < most)
         self.values = torch.where(better, values, self.values)
@@ -260,19 +263,19 @@ class Best:
         return most < math.inf and bool((self.values >= most).all())
 
     def select(self, indices: Tensor) -> "Best":
-        """Of some of the images."""
+        """The best iterates of some of the images."""
         part = Best(self.images[indices])
         part.values = self.values[indices]
         return part
 
     def put(self, indices: Tensor, part: "Best") -> None:
-        """Write back what became of a selection."""
+        """Write back the best iterates of a selection."""
         self.images, self.values = self.images.clone(), self.values.clone()
         self.images[indices], self.values[indices] = part.images, part.values
 
 
 def ceiling(judge: Objective | None) -> float:
-    """The value of a judge that no iterate can exceed: every labelled pixel wrong. Such an image is finished."""
+    """The largest value of a selection criterion: every labelled pixel misclassified. Such an image is finished."""
     return 1.0 if judge is wrong_pixels else math.inf
 
 
@@ -282,12 +285,9 @@ def round_to_8bit(images: Images, origin: Images) -> Images:
     A value with no n/255 between it and its original returns to the original. Where the original is an 8-bit image, so
     is the result, and at eps below 1/255 it is the original.
     """
-    levels, before = images * 255, origin * 255
-    slack = 1e-3  # gray levels: 8/255 in float32 must stay 8
-    up = (levels + slack).floor().clamp_max(255)
-    down = (levels - slack).ceil().clamp_min(0)
-    rounded = torch.where(levels > before, torch.where(up > before, up / 255, origin), origin)
-    return torch.where(levels < before, torch.where(down < before, down / 255, origin), rounded)
+    rounded = to_8bit(images, towards=origin).to(images) / 255
+    # Where the original is no whole level, the next level may lie on its other side.
+    return torch.where((rounded - origin) * (images - origin) > 0, rounded, origin)
 
 
 def _within(images: Tensor, origin: Tensor, budget: Budget, clip: bool) -> Tensor:
@@ -299,12 +299,12 @@ def _within(images: Tensor, origin: Tensor, budget: Budget, clip: bool) -> Tenso
 def _look(
     network: Network, images: Tensor, labels: Tensor, pulling: Objective, judge: Objective | None
 ) -> list[Tensor]:
-    """Values and gradient of what pulls, and what the judge says of the same pass (the values, where there is none)."""
+    """Values and gradient of the objective, and the values of the judge on the same pass (without one, the objective's)."""
     leaf = images.detach().requires_grad_()
     known = Known(network, leaf)
     values = pulling(known, leaf, labels)
     judged = values if judge is None or judge is pulling else _judge(judge, known, leaf, labels)
-    del known  # and the logits with it, once the loss needs them no more
+    del known  # frees the logits as soon as the loss no longer needs them
     gradient = _gradient(values, leaf)
     return [values.detach(), gradient, judged.detach()]
 

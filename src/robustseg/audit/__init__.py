@@ -71,9 +71,8 @@ class Subject:
         known = registry.table()
         found: dict[str, Record] = {}
         for record in self.records:
-            name = registry.parse(record.perturbation).func
-            entry = known.get(("perturbation", getattr(name, "id", "")))
-            if entry is None or entry.decorator != "attack" or not record.backwards or not counts(record):
+            registered = ("perturbation", record.perturbation_name) in known
+            if not registered or record.kind != "attack" or not record.backwards or not counts(record):
                 continue
             budget = controls.budget_of(record)
             rival = found.get(budget.spec)

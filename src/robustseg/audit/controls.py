@@ -63,10 +63,7 @@ def adaptive(record: Record) -> Control:
 
 def budget_of(record: Record) -> Budget:
     """The budget that the attack of a record was given; where its spec names none, the largest change it made."""
-    for keyword in registry.parse(record.perturbation).keywords:
-        if keyword.arg == "budget" and isinstance(keyword.value, ast.Constant):
-            return Budget.parse(str(keyword.value.value))
-    return Budget("linf", largest_score(record, "linf"))
+    return record.budget or Budget("linf", largest_score(record, "linf"))
 
 
 def tenfold(record: Record) -> str:

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robustseg.cli.prepare import _fabric
 from robustseg.cli.shared import (
     DataSpec,
     Device,
@@ -55,6 +54,7 @@ def train_adaptive(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
 ) -> None:
     """Finetune a copy of the student on unlabelled images: answers like the teacher, features unlike the student."""
+    from robustseg.training.fabric import fabric_on
     from robustseg.training.redundant import AdaptiveRecipe, Update
     from robustseg.training.redundant import train_adaptive as run
 
@@ -74,9 +74,9 @@ def train_adaptive(
         check_every=check_every,
         seed=seed,
     )
-    fabric = _fabric(pick_device(device), devices, precision)
+    place = pick_device(device)
     dataset, held_out = open_data(data, None, None), open_data(holdout, None, size) if holdout else None
-    fabric.launch()
+    fabric = fabric_on(place, precision, devices=devices)
     networks = open_network(teacher), open_network(student)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:

@@ -66,7 +66,9 @@ def evaluate(
     save_images: Annotated[
         Path | None, typer.Option(help="Write perturbed images here as 8-bit PNG; what is read back is measured.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would take, and stop; what is recorded costs nothing.")
+    ] = False,
 ) -> None:
     """Measure networks on clean and perturbed images; writes records.jsonl and summary.json.
 
@@ -87,7 +89,9 @@ def evaluate(
     networks = [open_network(spec).to(where) for spec in dict.fromkeys(network)]
     origin = _source(source, networks, where)
     if dry_run:
-        _print_plan([c for p in changes for c in plan(networks, dataset, p, origin, conditions=conditions)])
+        _print_plan(
+            [c for p in changes for c in plan(networks, dataset, p, origin, conditions=conditions, folder=out_dir)]
+        )
         return
     with progress_bar() as on_batch:
         for change in changes:

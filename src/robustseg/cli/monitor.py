@@ -14,8 +14,7 @@ from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
     from robustseg.datasets.video import Frame
-    from robustseg.monitor.stream import Injection
-    from robustseg.monitor.stream import Progress as Step
+    from robustseg.monitor.stream import FrameDone, Injection
     from robustseg.monitor.triplet import Triplet
 
 MEMBERS = {"T": "teacher", "S": "student", "A": "adaptive"}
@@ -88,18 +87,18 @@ def monitor(
 
 
 @contextmanager
-def _shown() -> "Iterator[Callable[[Step], None]]":
+def _shown() -> "Iterator[Callable[[FrameDone], None]]":
     """The frame at work on stderr; alarms and all-clears as they come, on stdout."""
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as progress:
         task, held = progress.add_task("waiting for the first frame"), [""]
 
-        def on_frame(step: "Step") -> None:
-            rate = f", {1 / step.seconds:.1f} frames/s" if step.seconds else ""
-            progress.update(task, description=f"frame {step.number}{rate}")
-            if step.alarm != held[0]:
-                text = f"alarm, the {step.alarm} is attacked" if step.alarm else "all clear"
-                out.print(f"frame {step.number}: {text}", highlight=False)
-                held[0] = step.alarm
+        def on_frame(done: "FrameDone") -> None:
+            rate = f", {1 / done.seconds:.1f} frames/s" if done.seconds else ""
+            progress.update(task, description=f"frame {done.number}{rate}")
+            if done.alarm != held[0]:
+                text = f"alarm, the {done.alarm} is attacked" if done.alarm else "all clear"
+                out.print(f"frame {done.number}: {text}", highlight=False)
+                held[0] = done.alarm
 
         yield on_frame
 

@@ -22,8 +22,6 @@ from robustseg.cli.shared import (
 from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from robustseg.training import HeldOut
 
 
@@ -128,6 +126,7 @@ def train(
     from robustseg.networks.weights import start_from
     from robustseg.training import Adversary, DepthTask, Recipe, Step
     from robustseg.training import train as run
+    from robustseg.training.fabric import fabric_on
 
     recipe = Recipe(
         epochs=epochs,
@@ -159,9 +158,9 @@ def train(
     labelled = data or (video if depth_weight == 1 else None)
     if labelled is None:
         raise RobustsegError("expected --data with labels, got none; try --video SPEC --depth-weight 1 for depth alone")
-    fabric = _fabric(pick_device(device), devices, precision)
+    place = pick_device(device)
     dataset, held_out = api.data(labelled), open_data(holdout, None, size)
-    fabric.launch()
+    fabric = fabric_on(place, precision, devices=devices)
     with torch.random.fork_rng():  # the same first weights in every process and after every restart
         torch.manual_seed(seed)
         model = api.network(network)
@@ -177,8 +176,8 @@ def train(
 
         def on_step(step: Step) -> None:
             text = f"epoch {step.epoch} loss {step.loss:.3f}"
-            if step.depth_loss is not None:
-                text += f" depth {step.depth_loss:.4f} ({step.masked:.0%} masked)"
+            if "depth_loss" in step.figures:
+                text += f" depth {step.figures['depth_loss']:.4f} ({step.figures['masked']:.0%} masked)"
             progress.update(task, description=text, completed=step.step, total=step.steps)
             passes.append(step.passes)
             if step.held_out is not None:
@@ -230,25 +229,10 @@ def streets(
 
 
 def _told(held_out: "HeldOut") -> str:
-    if held_out.depth_loss is not None:
-        return f"held-out loss of view synthesis {held_out.depth_loss:.4f}"
-    text = f"held-out mIoU {held_out.miou:.2%}"
-    if held_out.robust_miou is not None:
-        text += f", under attack {held_out.robust_miou:.2%}, after one step {held_out.single_step_miou:.2%}"
-    return text + (" (catastrophic overfitting: it holds against one step only)" if held_out.overfitted else "")
-
-
-def _fabric(device: str, devices: int, precision: str) -> "Fabric":
-    import torch
-    from lightning_fabric import Fabric
-
-    known = ("32-true", "bf16-mixed", "16-mixed")
-    if precision not in known:
-        raise RobustsegError(f"expected a precision of {', '.join(known)}, got '{precision}'; try 32-true")
-    place = torch.device(device)
-    most = {"cuda": 1 if place.index is not None else torch.cuda.device_count(), "mps": 1}.get(place.type)
-    if devices < 1 or (most is not None and devices > most):
-        there = f"1 to {most}" if most is not None else "at least 1"
-        raise RobustsegError(f"expected {there} devices of '{device}', got {devices}; try --devices 1")
-    chosen = devices if place.index is None or place.type == "cpu" else [place.index]
-    return Fabric(accelerator="gpu" if place.type == "cuda" else place.type, devices=chosen, precision=precision)  # type: ignore[arg-type]
+    figures = held_out.figures
+    if "depth_loss" in figures:
+        return f"held-out loss of view synthesis {figures['depth_loss']:.4f}"
+    text = f"held-out mIoU {figures['miou']:.2%}"
+    if "robust_miou" in figures:
+        text += f", under attack {figures['robust_miou']:.2%}, after one step {figures['single_step_miou']:.2%}"
+    return text + (f" ({held_out.warning})" if held_out.warning else "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from robustseg.core.types import Network
     from robustseg.synthesis.output import Reel
-    from robustseg.synthesis.paint import Step
+    from robustseg.synthesis.paint import SynthesisStep
 
 AREA = 240 * 320
 """Pixels that a photograph is shrunk to where no size is given."""
@@ -208,13 +208,13 @@ def _photograph(path: Path, size: str | None, network: "Network") -> _Photograph
 
 
 @contextmanager
-def _shown(reel: "Reel") -> "Iterator[Callable[[Step], None]]":
+def _shown(reel: "Reel") -> "Iterator[Callable[[SynthesisStep], None]]":
     """A bar with the loss on stderr, beside the film."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("descending", total=None)
 
-        def on_step(step: "Step") -> None:
+        def on_step(step: "SynthesisStep") -> None:
             reel(step)
             text = f"loss {float(step.losses.mean()):.3f}"
             progress.update(task, description=text, completed=step.done, total=step.total)

@@ -1,6 +1,8 @@
 """What must be known to repeat a run: commit, versions, device, the hashes of its files."""
 
+import functools
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -79,7 +81,34 @@ def digest(network: Network) -> str:
     return told.hexdigest()[:16]
 
 
+def code_digest(top: Path | None) -> str:
+    """A digest of the user's code that is loaded: every imported file below its top folder. Empty where there is none.
+
+    Call it after a first forward pass, so that what a network imports late is there. Installed packages and this one
+    do not count: their versions are recorded.
+
+    Args:
+        top: the folder, see `core.types.Network.code`.
+    """
+    if top is None:
+        return ""
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    own = sorted(Path(file).resolve() for file in loaded if file)
+    told = hashlib.sha256()
+    for file in own:
+        inside = file.is_relative_to(top) and not file.is_relative_to(PACKAGE)
+        if inside and not {"site-packages", "dist-packages"} & set(file.parts) and file.is_file():
+            told.update(f"{file.relative_to(top)}:{sha256(file)};".encode())
+    return told.hexdigest()[:16]
+
+
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """The SHA-256 of a file, in hex; a file is read again only after it was written."""
+    known = os.stat(path)
+    return _sha256(str(path), known.st_mtime_ns, known.st_size, known.st_ino)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _sha256(path: str, *_: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

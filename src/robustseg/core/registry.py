@@ -3,7 +3,8 @@
 A spec is a call tree in Python's syntax: `"pgd(budget='linf:8/255', steps=20)"`, `"camvid(root='…', split='test')"`,
 `"multiscale(zoo:erfnet-streets, scales=(0.5, 1.0))"`. Names are looked up here, arguments are literals, fractions or
 specs; nothing is evaluated. `zoo:NAME` is short for `zoo('NAME')`, and a path that ends in `.safetensors` for
-`weights('PATH')`. What is built carries one spelling: every other argument by its name, in the signature's order.
+`weights('PATH')`. What is built carries the canonical spelling: every other argument by its name, in the signature's
+order, and of a perturbation budgets and sizes as n/255, so that equal perturbations have equal specs.
 
 What can be named is found by reading the decorators of the package's files (`@attack("pgd")`), so that listing needs
 no import and adding needs one file. Other packages join by an entry point of the group `robustseg` that names a module.
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
+from robustseg.core.budget import Budget, as_255, fraction
 from robustseg.core.errors import SpecError
 
 log = logging.getLogger(__name__)
@@ -31,13 +33,18 @@ log = logging.getLogger(__name__)
 KINDS = {
     "attack": "perturbation",
     "noise": "perturbation",
-    "corruption": "perturbation",
     "network": "network",
     "dataset": "data",
-    "monitor": "monitor",
     "study": "study",
 }
 """Decorator -> kind of thing it registers."""
+
+QUANTITIES: dict[str, Callable[[Any], str]] = {
+    "budget": lambda value: Budget.parse(value).spec,
+    "rms": lambda value: as_255(fraction(value)),
+    "step_size": lambda value: as_255(fraction(value)),
+}
+"""Arguments of perturbations that have many spellings, each with the function that gives the canonical one."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -79,11 +86,6 @@ def noise(name: str) -> Callable[[Function], Function]:
     return _decorator("noise", name)
 
 
-def corruption(name: str) -> Callable[[Function], Function]:
-    """Register `(images, *, severity, rng) -> images` as a perturbation that sees no network."""
-    return _decorator("corruption", name)
-
-
 def network(name: str) -> Callable[[Function], Function]:
     """Register a class or function that builds a `Network`."""
     return _decorator("network", name)
@@ -92,11 +94,6 @@ def network(name: str) -> Callable[[Function], Function]:
 def dataset(name: str) -> Callable[[Function], Function]:
     """Register a class or function that builds a `Dataset`."""
     return _decorator("dataset", name)
-
-
-def monitor(name: str) -> Callable[[Function], Function]:
-    """Register a class or function that builds a `Monitor`."""
-    return _decorator("monitor", name)
 
 
 def study(name: str) -> Callable[[Function], Function]:
@@ -184,6 +181,48 @@ def text_of(node: ast.Call) -> str:
     return f"{name}({', '.join(parts)})" if parts else name
 
 
+class Description(NamedTuple):
+    """What a perturbation's spec says, as data.
+
+    Args:
+        spec: in the canonical spelling of its quantities.
+        name: of the perturbation; of one that writes another's images to files, that of the other.
+        kind: `clean`, `noise`, `corruption` or `attack`; empty where no known name decides it.
+        arguments: argument -> canonical text, in the order of the spec.
+        budget: the threat model; None where the spec names none.
+    """
+
+    spec: str
+    name: str
+    kind: str
+    arguments: dict[str, str]
+    budget: Budget | None
+
+
+@functools.lru_cache(maxsize=4096)
+def describe(spec: str) -> Description:
+    """Read a perturbation's spec: the one place where its text becomes name, kind, arguments and budget.
+
+    Nothing is imported or built. A text that is no spec, as a perturbation from Python may carry, is its own name.
+    """
+    try:
+        node = parse(spec)
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Call):
+                _with_quantities(inner)
+        whole = text_of(node)
+    except SpecError:
+        return Description(spec, spec, "", {}, None)
+    inside = next((k.value for k in node.keywords if k.arg == "perturbation" and isinstance(k.value, ast.Call)), node)
+    name = _name(inside)
+    arguments = {str(k.arg): ast.unparse(k.value) for k in inside.keywords}
+    given = [k.value.value for k in inside.keywords if k.arg == "budget" and isinstance(k.value, ast.Constant)]
+    budget = Budget.parse(str(given[0])) if given else None
+    entry = table().get(("perturbation", name))
+    kind = "clean" if whole == "clean" else entry.decorator if entry else ""
+    return Description(whole, name, kind, arguments, budget)
+
+
 def table() -> dict[tuple[str, str], Entry]:
     """(kind, name) -> entry for everything a spec may name, found without importing it."""
     return {(e.kind, e.name): e for e in (*_own_entries(), *_outside_entries())}
@@ -203,8 +242,6 @@ def _build(kind: str, node: ast.Call) -> Any:
     if args:
         parameters = list(inspect.signature(function).parameters.values())[3 if sees_network else 1 :]
         raise SpecError(f"expected named arguments, got '{spec}'; try {_usage(spec, parameters)}")
-    from robustseg.core.budget import Budget, fraction  # here, so that listing needs no torch
-
     readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}
     read = {name: readers[name](v) if name in readers and isinstance(v, str) else v for name, v in named.items()}
     _check_arguments(function, [], read, spec, skip=3 if sees_network else 1)
@@ -256,7 +293,17 @@ class _ByName(ast.NodeTransformer):
         node.keywords.sort(key=lambda k: order.index(k.arg) if k.arg in order else len(order))
         if name in ("zoo", "weights") and not node.args and len(given) == 1:
             node.args, node.keywords = [node.keywords[0].value], []
-        return node
+        return _with_quantities(node) if self.kind == "perturbation" else node
+
+
+def _with_quantities(node: ast.Call) -> ast.Call:
+    """The same call, with `QUANTITIES` in their canonical spelling."""
+    for keyword in node.keywords:
+        if keyword.arg in QUANTITIES and not isinstance(keyword.value, ast.Call):
+            value = _argument("perturbation", keyword.value)
+            if isinstance(value, str) or (keyword.arg != "budget" and _fits(value, float)):
+                keyword.value = ast.Constant(QUANTITIES[keyword.arg](value))
+    return node
 
 
 def _lookup(kind: str, name: str) -> tuple[str, Callable[..., Any]]:

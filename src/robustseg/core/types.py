@@ -8,17 +8,19 @@ Conventions, pinned by `test_convention_*`:
 * pixel centres have integer coordinates and every resize uses `align_corners=False`.
 """
 
+import copy
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustseg.core.errors import ShapeError
+from robustseg.core.errors import ShapeError, SpecError
 from robustseg.core.labels import IGNORE, LabelSpace
 from robustseg.core.random import ImageRng
 
@@ -30,6 +32,8 @@ Pose = Float[Tensor, "b 4 4"]
 Intrinsics = Float[Tensor, "b 3 3"]
 Mask = Bool[Tensor, "b h w"]
 PerImage = Float[Tensor, " b"]
+
+AnyNetwork = TypeVar("AnyNetwork", bound="Network")
 
 
 class Network(nn.Module):
@@ -48,6 +52,7 @@ class Network(nn.Module):
     Attributes:
         architecture: the spec that rebuilds it without its weights; what its constructor gave as `spec`.
         files: the files it was built from; records keep their hashes.
+        code: the top folder of the user's code that it runs; records keep a digest of what is imported from there.
     """
 
     def __init__(self, label_space: LabelSpace, spec: str = "network"):
@@ -56,6 +61,7 @@ class Network(nn.Module):
         self.spec = spec
         self.architecture = spec
         self.files: tuple[Path, ...] = ()
+        self.code: Path | None = None
 
     def predict(self, images: Images) -> Labels:
         """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
@@ -76,6 +82,32 @@ class Network(nn.Module):
     def soft(self) -> "Network":
         """A differentiable stand-in for a network that decides hard; most are their own."""
         return self
+
+    def with_(self: AnyNetwork, **changes: Any) -> AnyNetwork:
+        """This network with some attributes changed; everything else is shared, parameters too.
+
+        Args:
+            changes: new values of attributes, by name. The files of a new part are added to those of the network.
+
+        Returns:
+            A copy in the same mode, or the network itself where nothing changes.
+
+        Raises:
+            SpecError: the network has no such attribute.
+        """
+        for name in changes:
+            if not hasattr(self, name):
+                raise SpecError(f"expected an attribute of {self.spec}, got '{name}'; try building a new network")
+        if all(getattr(self, name) is value for name, value in changes.items()):
+            return self
+        other = copy.copy(self)
+        # A module keeps these in dictionaries, which a shallow copy would share.
+        other.__dict__.update({name: dict(vars(self)[name]) for name in ("_parameters", "_buffers", "_modules")})
+        for name, value in changes.items():
+            setattr(other, name, value)
+        new = [file for value in changes.values() if isinstance(value, Network) for file in value.files]
+        other.files = tuple(dict.fromkeys((*other.files, *new)))
+        return other
 
 
 def most_likely(logits: Logits) -> Labels:
@@ -147,15 +179,31 @@ class Batch:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled images with a label space, one at a time by index."""
+    """Labelled images with a label space, one at a time by index. A subclass writes `__len__` and `__getitem__`.
+
+    Attributes:
+        spec: the text that rebuilds it.
+        label_space: the classes of its labels.
+        ids: one a sample, unique.
+        size: (height, width) that every sample is resized to; None: as in the files.
+        files: files besides those of the samples that decide what is read, such as a list of classes.
+    """
 
     spec: str
     label_space: LabelSpace
     ids: Sequence[str]
+    size: tuple[int, int] | None = None
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def fingerprint(self, index: int) -> str:
+        """A digest of what a sample is made of: of its image and labels, or of the files that hold them."""
+        sample = self[index]
+        values = (sample.image, sample.labels)
+        return hashlib.sha256(b"".join(x.contiguous().numpy().tobytes() for x in values)).hexdigest()
 
 
 @runtime_checkable
@@ -169,6 +217,52 @@ class Perturbation(Protocol):
     spec: str
 
     def __call__(self, network: Network, images: Images, labels: Labels, *, rng: ImageRng) -> Images: ...
+
+
+class Assessment(NamedTuple):
+    """What a monitor says of each image of a batch.
+
+    Args:
+        labels: int64 `[b, h, w]`, the answer of the network, corrected where the monitor corrects; 255 where no member
+            answered.
+        scores: float64 `[b]` on the CPU, how far an image is beyond the thresholds: an alarm from 0 on; NaN where a
+            member failed.
+        attacked: the member that is judged to be attacked, `none`, or `unknown` where a member failed.
+        failed: the members that raised, gave NaN or infinity, or answered in another shape.
+        disagreement: `[b, h, w]`, 0 to 1: how much the answers that the monitor compares disagree at each pixel.
+        suspicion: `[b]` for each name: the numbers that thresholds are fitted to, larger is more suspicious.
+        tiles: `[b, rows, columns]`, the statistic of each tile; a monitor that judges whole images has one tile.
+    """
+
+    labels: Labels
+    scores: Tensor
+    attacked: list[str]
+    failed: list[tuple[str, ...]]
+    disagreement: Tensor
+    suspicion: dict[str, Tensor]
+    tiles: Tensor
+
+    @property
+    def alarm(self) -> Tensor:
+        """Whether an attack was noticed, bool `[b]`; never where a member failed."""
+        return self.scores >= 0
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """A network that says of each image whether it is attacked. `testing.check_monitor` checks this contract."""
+
+    def score(self, images: Images) -> PerImage:
+        """How far each image is beyond the thresholds, `[b]`: an alarm from 0 on (`Assessment.scores`)."""
+        ...
+
+    def fit(self, data: Dataset, *, rate: float = ..., batch_size: int = ...) -> "Monitor":
+        """The same monitor with thresholds for a false-alarm rate on images like these clean ones."""
+        ...
+
+    def watch(self, images: Images) -> Assessment:
+        """The labels of the images together with the assessment of each image."""
+        ...
 
 
 Objective = Callable[[Network, Tensor, Tensor], Tensor]

@@ -9,9 +9,10 @@ them and without the 3 frames (3 seconds) before.
 from pathlib import Path
 
 from robustseg.core.errors import DatasetNotFound, SpecError
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
 
 TREE = """ROOT/
@@ -25,7 +26,7 @@ HOLDOUT_SEQUENCE, HOLDOUT_FRAMES, HOLDOUT_GAP = "0006R0", 30, 3
 
 
 @dataset("camvid")
-class CamVid:
+class CamVid(Dataset):
     """CamVid frames with their labels, or any data in its layout and classes.
 
     Args:
@@ -61,6 +62,10 @@ class CamVid:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self, index: int) -> str:
+        """Digests of the files of the image and the mask."""
+        return "".join(map(sha256, self._paths[index]))
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self._paths[index]

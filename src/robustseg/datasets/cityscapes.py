@@ -10,9 +10,10 @@ import numpy as np
 
 from robustseg.core.errors import DatasetNotFound, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.files import images_in, read_image, read_labels, require_masks, train_ids_of
 
 TREE = """ROOT/
@@ -37,7 +38,7 @@ LAST_LABEL_ID = 33
 
 
 @dataset("cityscapes")
-class Cityscapes:
+class Cityscapes(Dataset):
     """Cityscapes frames with their fine labels.
 
     Args:
@@ -60,6 +61,10 @@ class Cityscapes:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self, index: int) -> str:
+        """Digests of the files of the image and the mask."""
+        return "".join(map(sha256, self._paths[index]))
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self._paths[index]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from robustseg.core.errors import SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
 
 TREE = """IMAGES/  a.jpg  b.png …     (PNG, JPEG, …)
@@ -15,7 +16,7 @@ LABELS/  a.png  b.png …     (8-bit PNG, one class index a pixel: 0 is the firs
 
 
 @dataset("folder")
-class Folder:
+class Folder(Dataset):
     """Images and 8-bit index masks in two folders, paired by name: `folder(images='…', labels='…', classes='camvid')`.
 
     Images may differ in size.
@@ -49,6 +50,10 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self, index: int) -> str:
+        """Digests of the files of the image and the mask."""
+        return "".join(map(sha256, self._paths[index]))
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self._paths[index]

@@ -14,15 +14,16 @@ from torch import Tensor
 from robustseg.core.errors import DatasetNotFound, RobustsegError, SpecError
 from robustseg.core.film import load_av
 from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.files import IMAGE_SUFFIXES, images_in, read_image
 from robustseg.datasets.views import resize_image
 
 
 @dataset("frames")
-class Frames:
+class Frames(Dataset):
     """Images without labels: `frames('FOLDER')`, `frames('FOLDER/left_*.png')` or `frames('drive.mp4', every=5)`.
 
     Args:
@@ -49,10 +50,8 @@ class Frames:
         space = classes_text(self.label_space)
         self.spec = f"frames(path={path!r}{named}{f', classes={space}' if classes != 'camvid' else ''})"
         self.height = height
-        self.files: tuple[Path, ...] = ()
         self._source = frames_at(path)
-        if isinstance(self._source, Video):
-            self.files = (self._source.path,)
+        self.files = (self._source.path,) if isinstance(self._source, Video) else ()
         self._indices = range(0, len(self._source), every)
         self.ids = tuple(self._source.name(i) for i in self._indices)
 
@@ -64,6 +63,13 @@ class Frames:
         if self.height is not None:
             image = resize_image(image, (self.height, max(1, round(image.shape[-1] * self.height / image.shape[-2]))))
         return Sample(image, torch.full(image.shape[-2:], IGNORE), self.ids[index])
+
+    def fingerprint(self, index: int) -> str:
+        """A digest of the image file, or of the video and the number of the frame."""
+        number = self._indices[index]
+        if isinstance(self._source, Video):
+            return f"{sha256(self._source.path)}:{number}"
+        return sha256(self._source.paths[number])
 
 
 def frames_at(path: str) -> "Images | Video":

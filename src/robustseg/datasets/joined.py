@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from robustseg.core.errors import SpecError
@@ -11,7 +10,7 @@ from robustseg.core.types import Dataset, Sample
 
 
 @dataset("joined")
-class Joined:
+class Joined(Dataset):
     """Several data sets of one label space, one after another: `joined(camvid(root='…'), frames('drive.mp4'))`.
 
     Ids stay, but for one that an earlier part has: `1:ID` in part 1 (parts count from 0).
@@ -27,7 +26,7 @@ class Joined:
         for part in parts[1:]:
             self.label_space.require_same(part.label_space, mine=parts[0].spec, theirs=part.spec)
         self.spec = f"joined({', '.join(part.spec for part in parts)})"
-        self.files: tuple[Path, ...] = tuple(file for part in parts for file in getattr(part, "files", ()))
+        self.files = tuple(file for part in parts for file in part.files)
         self._parts: tuple[Dataset, ...] = parts
         self._starts = list(accumulate((len(part) for part in parts), initial=0))
         ids: dict[str, None] = {}
@@ -42,6 +41,15 @@ class Joined:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        part = bisect_right(self._starts, index) - 1
-        sample = self._parts[part][index - self._starts[part]]
+        part, place = self._place(index)
+        sample = part[place]
         return Sample(sample.image, sample.labels, self.ids[index], sample.extras)
+
+    def fingerprint(self, index: int) -> str:
+        """That of the sample in its part."""
+        part, place = self._place(index)
+        return part.fingerprint(place)
+
+    def _place(self, index: int) -> tuple[Dataset, int]:
+        part = bisect_right(self._starts, index) - 1
+        return self._parts[part], index - self._starts[part]

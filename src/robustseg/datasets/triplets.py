@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.levels import to_8bit
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Batch, Dataset, Sample
@@ -49,7 +50,7 @@ class Drive:
     depths: Mapping[int, Path] = field(default_factory=dict)
 
 
-class Triplets:
+class Triplets(Dataset):
     """Frames with their neighbours: the extras `previous` and `next`, and as far as the drive knows them `intrinsics`,
     `pose_previous`, `pose_next` and `depth`. A frame without both neighbours in its drive is only a neighbour itself.
 
@@ -167,7 +168,7 @@ class _Decoded(_Read):
     @functools.cached_property
     def _frames(self) -> list[Tensor]:
         whole = (_Read.__getitem__(self, i) for i in range(len(self._source)))
-        return [(image * 255).round().to(torch.uint8) for image in whole]
+        return [to_8bit(image) for image in whole]
 
     def __getitem__(self, index: int) -> Tensor:
         return self._frames[index].float() / 255
@@ -216,11 +217,12 @@ def camera_matrix(numbers: Sequence[float], size: tuple[int, int], *, of: object
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float32)
 
 
-class Uncalibrated:
+class Uncalibrated(Dataset):
     """Video of an unknown camera with a first guess: square pixels, as far away as the image is wide, axis in the middle."""
 
     def __init__(self, data: Dataset):
         self._data, self.spec, self.label_space, self.ids = data, data.spec, data.label_space, data.ids
+        self.size, self.files = data.size, data.files
 
     def __len__(self) -> int:
         return len(self._data)

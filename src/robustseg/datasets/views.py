@@ -1,7 +1,7 @@
 """Views on a data set (fewer images, another size) and the batches made of it."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from robustseg.core.errors import SpecError
 from robustseg.core.labels import LabelSpace
+from robustseg.core.provenance import sha256
 from robustseg.core.types import Batch, Dataset, Sample
 
 
-class Chosen:
+class Chosen(Dataset):
     """Some images of a data set, by their ids, in this order."""
 
     def __init__(self, data: Dataset, ids: Sequence[str]):
@@ -25,8 +26,8 @@ class Chosen:
         self._data = data
         self._indices = [place[name] for name in ids]
         self.spec = data.spec
-        self.size: tuple[int, int] | None = getattr(data, "size", None)
-        self.files: tuple[Path, ...] = tuple(getattr(data, "files", ()))
+        self.size = data.size
+        self.files = data.files
         self.label_space: LabelSpace = data.label_space
         self.ids: Sequence[str] = tuple(data.ids[i] for i in self._indices)
 
@@ -35,6 +36,10 @@ class Chosen:
 
     def __getitem__(self, index: int) -> Sample:
         return self._data[self._indices[index]]
+
+    def fingerprint(self, index: int) -> str:
+        """That of the chosen sample."""
+        return self._data.fingerprint(self._indices[index])
 
 
 class Spread(Chosen):
@@ -48,19 +53,21 @@ class Spread(Chosen):
         super().__init__(data, [data.ids[i] for i in indices])
 
 
-class Resized:
+class Resized(Dataset):
     """A data set at another size: images bilinear with antialiasing, labels and other maps nearest, intrinsics to fit.
 
     Poses stay, and so do extras that are no maps of the image's size. Of sparse depth only what lies nearest to a new
     pixel's centre is left: measure that at its own size.
     """
 
+    size: tuple[int, int]
+
     def __init__(self, data: Dataset, size: tuple[int, int]):
         if min(size) < 1:
             raise SpecError(f"expected a size HxW of at least 1x1, got {size[0]}x{size[1]}; try 180x240")
         self._data, self.size = data, size
         self.spec = data.spec
-        self.files: tuple[Path, ...] = tuple(getattr(data, "files", ()))
+        self.files = data.files
         self.label_space: LabelSpace = data.label_space
         self.ids: Sequence[str] = data.ids
 
@@ -75,6 +82,10 @@ class Resized:
         extras = {name: _resize_extra(name, value, before, self.size) for name, value in sample.extras.items()}
         image, labels = resize_image(sample.image, self.size), resize_labels(sample.labels, self.size)
         return Sample(image, labels, sample.id, extras)
+
+    def fingerprint(self, index: int) -> str:
+        """That of the sample at its own size."""
+        return self._data.fingerprint(index)
 
 
 def _resize_extra(name: str, value: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
@@ -109,6 +120,14 @@ def resize_intrinsics(intrinsics: Tensor, before: Sequence[int], after: Sequence
         resized[row] = intrinsics[row] * factor
         resized[row, 2] += factor / 2 - 0.5
     return resized
+
+
+def content(data: Dataset) -> str:
+    """A digest of all images and masks of a data set, in order, and of its files: `Record.content`."""
+    told = hashlib.sha256("".join(map(sha256, data.files)).encode())
+    for index, name in enumerate(data.ids):
+        told.update(f"{name}:{data.fingerprint(index)};".encode())
+    return told.hexdigest()[:16]
 
 
 def batches(data: Dataset, batch_size: int, *, start: int = 0) -> Iterator[Batch]:

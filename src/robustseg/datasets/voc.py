@@ -16,9 +16,10 @@ import torch
 
 from robustseg.core.errors import DatasetNotFound, MissingExtra, RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import VOC
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.files import checked_labels, images_in, read_image, read_labels, require_masks, train_ids_of
 
 TREE = """ROOT/
@@ -38,7 +39,7 @@ MEAN_COLOUR = (124, 117, 104)
 
 
 @dataset("voc")
-class VOC2012:
+class VOC2012(Dataset):
     """Pascal VOC 2012 images with their class labels, padded to 513x513; `trainaug` adds the labels of SBD.
 
     Args:
@@ -74,6 +75,10 @@ class VOC2012:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self, index: int) -> str:
+        """Digests of the files of the image and the mask."""
+        return "".join(map(sha256, self._paths[index]))
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self._paths[index]

@@ -60,20 +60,32 @@ class ViewSynthesis(NamedTuple):
         return self.masked.to(self.loss).mean((1, 2))
 
 
-class _Views(NamedTuple):
-    """A frame and its neighbours at some size, and where they were seen from."""
+class Views(NamedTuple):
+    """A frame and its neighbours at some size.
 
-    images: Tensor
-    neighbours: tuple[Tensor, Tensor]
-    poses: tuple[Tensor, Tensor]
-    intrinsics: Tensor
-    counted: Tensor
+    Args:
+        images: `[b, 3, h, w]` in [0, 1]. neighbours: the frames before and after it.
+        intrinsics: `[b, 3, 3]`, pixels. counted: bool `[b, h, w]`, the pixels that are looked at.
+    """
 
-    def at(self, part: int) -> "_Views":
-        """The same at an n-th of the size; a pixel counts where all that it is the mean of does."""
+    images: Images
+    neighbours: tuple[Images, Images]
+    intrinsics: Intrinsics
+    counted: Mask
+
+    @classmethod
+    def of(
+        cls, images: Images, previous: Images, following: Images, intrinsics: Intrinsics, moving: Mask | None
+    ) -> "Views":
+        """Views in which all pixels count but those that move; None: none move."""
+        counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
+        return cls(images, (previous, following), intrinsics, counted)
+
+    def smaller(self, part: int) -> "Views":
+        """The same at an n-th of the size; a pixel counts if all pixels that it is the mean of do."""
         images, previous, following = (F.avg_pool2d(x, part) for x in (self.images, *self.neighbours))
         counted = F.avg_pool2d(self.counted.to(images).unsqueeze(1), part).squeeze(1) == 1
-        return _Views(images, (previous, following), self.poses, shrink_intrinsics(self.intrinsics, part), counted)
+        return Views(images, (previous, following), shrink_intrinsics(self.intrinsics, part), counted)
 
 
 def view_synthesis_loss(
@@ -122,23 +134,23 @@ def view_synthesis_loss(
             f"expected a disparity an image and three images of one size, got {list(disparity.shape)}, {list(images.shape)}, "
             f"{list(previous.shape)} and {list(following.shape)}; try frames of one video"
         )
-    counted = torch.ones_like(images[:, 0], dtype=torch.bool) if moving is None else ~moving
-    views = _Views(images, (previous, following), (pose_previous, pose_next), intrinsics, counted)
+    views, poses = Views.of(images, previous, following, intrinsics, moving), (pose_previous, pose_next)
     whole = F.interpolate(disparity.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
-    found = _at_size(whole.squeeze(1), views, auto_mask)
+    found = _at_size(whole.squeeze(1), views, poses, auto_mask)
     losses = [found.loss]
     for part in smaller:
         if min(images.shape[-2:]) // part >= SMALLEST:
-            losses.append(_at_size(F.avg_pool2d(whole, part).squeeze(1), views.at(part), auto_mask).loss)
+            small = _at_size(F.avg_pool2d(whole, part).squeeze(1), views.smaller(part), poses, auto_mask)
+            losses.append(small.loss)
     return found._replace(loss=torch.stack(losses).mean(0))
 
 
-def _at_size(disparity: Tensor, views: _Views, auto_mask: bool) -> ViewSynthesis:
+def _at_size(disparity: Tensor, views: Views, poses: tuple[Pose, Pose], auto_mask: bool) -> ViewSynthesis:
     error_to = errors_from(views.images)
     with torch.no_grad():
         unmoved = torch.minimum(*(error_to(neighbour) for neighbour in views.neighbours))
     error, warps, depth = torch.full_like(unmoved, torch.inf), [], disparity_to_depth(disparity)
-    for neighbour, pose in zip(views.neighbours, views.poses, strict=True):
+    for neighbour, pose in zip(views.neighbours, poses, strict=True):
         # what is not seen there shows this frame, so that windows across the border are judged by the seen part
         warped = warp(neighbour, depth, pose, views.intrinsics, elsewhere=views.images)
         error = torch.minimum(error, torch.where(warped.valid, error_to(warped.images), torch.inf))
@@ -149,7 +161,7 @@ def _at_size(disparity: Tensor, views: _Views, auto_mask: bool) -> ViewSynthesis
     loss = torch.where(views.counted, smallest, 0).sum((1, 2)) / views.counted.sum((1, 2)).clamp_min(1)
     # products with 0 keep NaN: a disparity or pose that is no number must not pass as one that leaves the view
     rough = smoothness(disparity, views.images) * ~still.flatten(1).all(1)
-    lost = 0 * sum(pose.sum((1, 2)) for pose in views.poses)
+    lost = 0 * sum(pose.sum((1, 2)) for pose in poses)
     return ViewSynthesis(loss + SMOOTHNESS_WEIGHT * rough + lost, masked, *warps)
 
 

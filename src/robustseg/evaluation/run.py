@@ -25,10 +25,10 @@ from robustseg.core import registry
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import append_line, make_folder, read_lines, sole_writer, write_whole
 from robustseg.core.labels import IGNORE
-from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
+from robustseg.core.provenance import code_digest, commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Batch, Dataset, Network, Perturbation, device_of, frozen
-from robustseg.datasets.views import batches
+from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
+from robustseg.datasets.views import batches, content
 from robustseg.evaluation.flags import doubts
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
@@ -74,6 +74,11 @@ class Conditions:
     seed: int = 0
     batch_size: int = 4
     precision: str = "float32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images."""
+        return torch.float64 if self.precision == "float64" else torch.float32
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -137,10 +142,20 @@ def plan(
     source: Network | None = None,
     *,
     conditions: Conditions | None = None,
+    folder: str | Path | None = None,
 ) -> list[Cost]:
-    """What `evaluate` would take, from its first batch, run twice and thrown away; one `Cost` a source."""
+    """What `evaluate` would take, from its first batch, run twice and thrown away; one `Cost` a source.
+
+    Args:
+        networks, data, perturbation, source, conditions: as for `evaluate`.
+        folder: where the run would be kept; what is recorded there costs nothing.
+    """
     costs = []
     for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
+        place = None if folder is None else Path(folder)
+        if all(_recorded(job.key(target), place) for target in job.targets):
+            costs.append(Cost(job.perturbation.spec, job.source.spec, 0, 0, 0.0, 0))
+            continue
         for _ in range(2):  # the first pass also chooses kernels and fills caches
             part = _next_part(job, batches(data, job.conditions.batch_size))
         if part is None:
@@ -162,7 +177,8 @@ class _Job:
     data: Dataset
     perturbation: Perturbation
     conditions: Conditions
-    digests: dict[int, str]
+    content: str
+    digests: dict[int, "_Digests"]
 
     @property
     def networks(self) -> list[Network]:
@@ -175,19 +191,21 @@ class _Job:
 
     def header(self, target: Network) -> dict[str, Any]:
         """The fields of a record that are known before the run, and by which a finished one is found again."""
-        size = getattr(self.data, "size", None)
         files = [
             f for thing in (self.source, target, self.data, self.perturbation) for f in getattr(thing, "files", ())
         ]
         return {
             "network": target.spec,
-            "weights": self.digests[id(target)],
+            "weights": self.digests[id(target)].weights,
+            "code": self.digests[id(target)].code,
             "source": self.source.spec,
-            "source_weights": self.digests[id(self.source)],
+            "source_weights": self.digests[id(self.source)].weights,
+            "source_code": self.digests[id(self.source)].code,
+            "content": self.content,
             "data": self.data.spec,
             "perturbation": self.perturbation.spec,
             "files": {Path(file).name: sha256(file) for file in files},
-            "size": size,
+            "size": self.data.size,
             **dataclasses.asdict(self.conditions),
         }
 
@@ -208,6 +226,11 @@ def _jobs(
     source: Network | None,
     conditions: Conditions,
 ) -> list[_Job]:
+    if not isinstance(data, Dataset):
+        raise RobustsegError(
+            f"expected a data set, got a {type(data).__name__}; try a subclass of robustseg.core.types.Dataset, "
+            "which says what is missing and brings the rest"
+        )
     if not networks or not len(data):
         raise RobustsegError(f"expected at least one network and one image, got {len(networks)} and {len(data)}")
     for network in [*networks, *([source] if source else [])]:
@@ -218,16 +241,33 @@ def _jobs(
         networks, source = [doubled[id(n)] for n in networks], source and doubled[id(source)]
     if perturbation.spec == "clean":
         source = None
-    digests = {id(n): digest(n) for n in [*networks, *([source] if source else [])]}
-    _require_distinct([*networks, *([source] if source else [])], digests)
+    everybody = [*networks, *([source] if source else [])]
+    digests = {id(n): _digests(n, data, conditions) for n in everybody}
+    _require_distinct(everybody, digests)
+    shared = data, perturbation, conditions, content(data), digests
     if source is not None:
-        return [_Job(source, tuple(networks), data, perturbation, conditions, digests)]
-    return [_Job(network, (network,), data, perturbation, conditions, digests) for network in networks]
+        return [_Job(source, tuple(networks), *shared)]
+    return [_Job(network, (network,), *shared) for network in networks]
 
 
-def _require_distinct(networks: Sequence[Network], digests: dict[int, str]) -> None:
+class _Digests(NamedTuple):
+    """Of what a network computes with: its parameters and buffers, and the user's code."""
+
+    weights: str
+    code: str
+
+
+def _digests(network: Network, data: Dataset, conditions: Conditions) -> _Digests:
+    if network.code:  # what a forward pass imports is loaded after one
+        images = data[0].image[None].to(device_of(network), conditions.dtype)
+        with frozen(network), torch.inference_mode():
+            network(images)
+    return _Digests(digest(network), code_digest(network.code))
+
+
+def _require_distinct(networks: Sequence[Network], digests: dict[int, _Digests]) -> None:
     """Two networks that a report could not tell apart are refused."""
-    known: dict[str, str] = {}
+    known: dict[str, _Digests] = {}
     for network in networks:
         if known.setdefault(network.spec, digests[id(network)]) != digests[id(network)]:
             raise RobustsegError(
@@ -326,8 +366,7 @@ def _measure(job: _Job, batch: Batch) -> _Part:
     """Perturb one batch and count every target on it; the time is for the caller to take."""
     device = device_of(job.source)
     batch = batch.to(device)
-    dtype = torch.float64 if job.conditions.precision == "float64" else torch.float32
-    images = batch.images.to(dtype, memory_format=torch.channels_last)
+    images = batch.images.to(job.conditions.dtype, memory_format=torch.channels_last)
     with frozen(*job.networks), counted([*job.networks, job.guide]) as passes:
         perturbed = _perturb(job, images, batch)
         counts, scores, verdicts = [], [], []
@@ -385,15 +424,14 @@ class _Watched(NamedTuple):
 
 
 def _watch(network: Network, images: Tensor) -> _Watched:
-    """What a network answers, and what its monitor says of each image, if it has one (`monitor.triplet`)."""
-    watch: Any = getattr(network, "watch", None)
-    if watch is None:
+    """What a network answers, and what its monitor says of each image, if it is a monitor."""
+    if not isinstance(network, Monitor):
         return _Watched(_predict(network, images), {}, {})
     with torch.inference_mode():
-        verdict = watch(images.to(device_of(network)))
-    suspicion = {name: values.tolist() for name, values in verdict.suspicion.items()}
-    said = {"attacked": verdict.attacked, "failed": [", ".join(members) for members in verdict.failed]}
-    return _Watched(verdict.labels.cpu().numpy(), suspicion, said)
+        found = network.watch(images.to(device_of(network)))
+    suspicion = {name: values.tolist() for name, values in found.suspicion.items()}
+    said = {"attacked": found.attacked, "failed": [", ".join(members) for members in found.failed]}
+    return _Watched(found.labels.cpu().numpy(), suspicion, said)
 
 
 def _require_size(network: Network, shape: Sequence[int], images: Tensor) -> None:
@@ -451,7 +489,7 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
         clean = clean_of(record, everything)
         for drop in worst_images(record, clean, number) if clean else []:
             batch = Batch.of([job.data[drop.position]]).to(device_of(job.source))
-            images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
+            images = batch.images.to(job.conditions.dtype)
             with frozen(*job.networks):
                 perturbed = _perturb(job, images, batch)
                 before, after = _predict(target, images), _predict(target, perturbed)
@@ -463,5 +501,5 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
 
 def _flags(target: Network, job: _Job) -> dict[str, Any]:
     batch = next(batches(job.data, 1)).to(device_of(target))
-    images = batch.images.to(torch.float64 if job.conditions.precision == "float64" else torch.float32)
+    images = batch.images.to(job.conditions.dtype)
     return {**doubts(target, images, batch.labels), "not_clipped": _unclipped(job.perturbation)}

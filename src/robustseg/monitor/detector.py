@@ -10,8 +10,6 @@ of pixels of the same difference map; a whole image is one tile.
 Source: Baer, Klingner, Varghese, Hueger, Schlicht, Fingscheidt, CVPRW 2020.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,35 +22,6 @@ MEMBERS = ("teacher", "student", "adaptive")
 Threshold = float | tuple[float | None, float | None]
 """One number, the paper's rule: `d >= it` speaks against T, all else against S. Or two, with quiet between them:
 `d <= low` speaks against S, `d >= high` against T; None on a side never speaks."""
-
-
-class Verdict(NamedTuple):
-    """What three networks say of each other, one entry an image.
-
-    Args:
-        scores: `[b]`, the d of the tile whose d is farthest from 0: positive speaks against T, negative against S; NaN
-            where a member failed.
-        attacked: `teacher`, `student` or `none`; `unknown` where a member failed.
-        alarm: bool `[b]`, an attack was noticed. Under one threshold, where S is blamed for all that does not speak
-            against T, only `teacher` is an alarm.
-        labels: int64 `[b, h, w]`, the corrected answer; 255 where no member answered.
-        disagreement: `[b, h, w]`, 0 to 1: the share of pairs of members that label the pixel differently.
-        tiles: `[b, rows, columns]`, d of each tile.
-        failed: the members that gave NaN or infinity, raised, or answered another shape.
-    """
-
-    scores: Tensor
-    attacked: list[str]
-    alarm: Tensor
-    labels: Tensor
-    disagreement: Tensor
-    tiles: Tensor
-    failed: list[tuple[str, ...]]
-
-    @property
-    def suspicion(self) -> dict[str, PerImage]:
-        """How much speaks against T and against S, `[b]` each, larger is more suspicious: the extreme tiles."""
-        return {"against_teacher": self.tiles.amax((1, 2)), "against_student": -self.tiles.amin((1, 2))}
 
 
 def labels_of(logits: Logits) -> Labels:
@@ -150,6 +119,22 @@ def bounds(threshold: Threshold) -> tuple[float, float]:
     if low is not None and high is not None and not low < high:
         raise SpecError(f"expected thresholds (low, high) with low < high, got {threshold}; try (-0.05, 0.05)")
     return -float("inf") if low is None else low, float("inf") if high is None else high
+
+
+def extreme(tiles: Tensor) -> PerImage:
+    """The d of the tile whose d is farthest from 0, `[b]`: positive speaks against T, negative against S."""
+    high, low = tiles.amax((1, 2)), tiles.amin((1, 2))
+    return torch.where(high >= -low, high, low)
+
+
+def excess(tiles: Tensor, threshold: Threshold) -> PerImage:
+    """How far the most suspicious tile of each image is beyond the thresholds, float64 `[b]` on the CPU; NaN stays NaN.
+
+    In float64, so that a threshold fitted on scores holds for these scores exactly.
+    """
+    low, high = bounds(threshold)
+    flat = tiles.detach().cpu().double().flatten(1)
+    return torch.maximum(flat - high, low - flat).amax(1)
 
 
 def blamed(tiles: Tensor, threshold: Threshold) -> list[str]:

@@ -8,51 +8,30 @@ Source: Klingner, Kumar, Yogamani, Bär, Fingscheidt, IROS 2022, "Detecting Adve
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.errors import SpecError
 from robustseg.core.registry import network
-from robustseg.core.types import Dataset, Depth, Images, Labels, Logits, Network, PerImage, device_of, dtype_of, frozen
-from robustseg.datasets.views import batches
+from robustseg.core.types import Assessment, Dataset, Depth, Images, Labels, Logits, Network, PerImage
 from robustseg.losses.similarity import ssim
 from robustseg.monitor import conformal
+from robustseg.monitor.calibration import condition_of, suspicions
 from robustseg.monitor.detector import finite, labels_of
+from robustseg.networks.around import Around
 
 PAIRS = ("image_labels", "image_depth", "labels_depth")
 """What is compared with what."""
-
-
-class EdgeVerdict(NamedTuple):
-    """What the edges of image, depth and labels say of each image.
-
-    Args:
-        scores: `[b]`, how far the second most suspicious pair is beyond its threshold: an alarm from 0 on; NaN where the
-            network failed.
-        attacked: `network`, `none`, or `unknown` where it failed.
-        alarm: bool `[b]`.
-        labels: int64 `[b, h, w]`, what the network labels.
-        disagreement: `[b, h, w]`, 0 to 1: `(1 - SSIM) / 2` of the edges, the mean over pairs and both directions.
-        failed: `("network",)` where labels or depth are no numbers.
-        suspicion: for each of `PAIRS` `1 - SSIM` of the edges, `[b]`, larger is more suspicious.
-    """
-
-    scores: PerImage
-    attacked: list[str]
-    alarm: Tensor
-    labels: Labels
-    disagreement: Tensor
-    failed: list[tuple[str, ...]]
-    suspicion: dict[str, PerImage]
+NEVER = (math.inf,) * len(PAIRS)
+"""Thresholds that raise no alarm."""
 
 
 @network("edges")
-class EdgeMonitor(Network):
+class EdgeMonitor(Around):
     """A network with a depth head that tells from its own edges whether it is attacked: `edges(zoo:NAME, thresholds=…)`.
 
     As a network it is the one that it watches.
@@ -70,27 +49,24 @@ class EdgeMonitor(Network):
     Differs: maps are brought to 0 to 1 in each image alone, where they do so in the batch; SSIM reflects the border.
     """
 
+    unspoken: ClassVar[Mapping[str, Any]] = {"thresholds": NEVER, "rate": None, "condition": ""}
+    network: Any
+
     def __init__(
         self,
         network: Network,
         *,
-        thresholds: Sequence[float] | None = None,
+        thresholds: Sequence[float] = NEVER,
         rate: float | None = None,
         condition: str = "",
     ):
         if not callable(getattr(network, "depth", None)):
             raise SpecError(f"expected a network with depth(images), got {network.spec}; try multitask(…)")
-        if thresholds is not None and len(thresholds) != len(PAIRS):
-            raise SpecError(f"expected thresholds for {', '.join(PAIRS)}, got {thresholds}; try fit of this module")
-        super().__init__(network.label_space)
-        self.network: Any = network
-        self.thresholds = (math.inf,) * 3 if thresholds is None else tuple(float(t) for t in thresholds)
-        self.rate, self.condition, self.files = rate, condition, network.files
-        settings = {"thresholds": tuple(thresholds) if thresholds else None, "rate": rate, "condition": condition}
-        given = "".join(f", {name}={value!r}" for name, value in settings.items() if value)
-        self.spec, self.architecture = (
-            f"edges(network={text}{given})" for text in (network.spec, network.architecture)
-        )
+        if len(thresholds) != len(PAIRS):
+            raise SpecError(f"expected thresholds for {', '.join(PAIRS)}, got {thresholds}; try fit")
+        thresholds = tuple(float(t) for t in thresholds)
+        super().__init__(network, "edges", thresholds=thresholds, rate=rate, condition=condition)
+        self.thresholds, self.rate, self.condition = thresholds, rate, condition
 
     def forward(self, images: Images) -> Logits:
         """The logits of the network."""
@@ -108,11 +84,37 @@ class EdgeMonitor(Network):
         return depth
 
     def score(self, images: Images) -> PerImage:
-        """How suspicious each image is, `[b]`: an alarm from 0 on, see `EdgeVerdict.scores`."""
+        """How far the second most suspicious pair of each image is beyond its threshold, `[b]`: an alarm from 0 on."""
         return self.watch(images).scores
 
-    def watch(self, images: Images) -> EdgeVerdict:
-        """The labels, and whether their edges fit those of image and depth: one pass for the labels, one for depth."""
+    def fit(self, data: Dataset, *, rate: float = 0.05, batch_size: int = 4) -> "EdgeMonitor":
+        """The same network with thresholds that promise a false-alarm rate on images like these clean ones.
+
+        Each pair speaks on at most two thirds of `rate` of clean images (split conformal). An alarm needs two pairs, so it
+        comes on at most `2/3 * 3 / 2 = 1` times the rate, however the pairs depend on each other; mostly on far fewer.
+
+        Args:
+            data: clean images that the network was not trained or chosen on; their labels are not used.
+            rate: of clean images with an alarm, at most, 0 to 1. batch_size: images at a time.
+
+        Returns:
+            A copy around the same network whose spec carries the rate and the condition.
+
+        Raises:
+            RobustsegError: too few images for the rate, or the network failed on one.
+
+        Differs: Klingner et al. take the 5th percentile of each pair, which promises 7.5 % of the majority.
+        """
+        found = suspicions(self, data, batch_size=batch_size)
+        thresholds = tuple(conformal.threshold(found[pair], 2 / 3 * rate) for pair in PAIRS)
+        return self.with_(thresholds=thresholds, rate=rate, condition=condition_of(data))
+
+    def watch(self, images: Images) -> Assessment:
+        """The labels, and whether their edges fit those of image and depth: one pass for the labels, one for depth.
+
+        `attacked` is `network` at an alarm; `suspicion` is `1 - SSIM` of the edges of each of `PAIRS`, and `disagreement` is
+        `(1 - SSIM) / 2`, the mean over pairs and both directions.
+        """
         logits, depth = self(images), self.depth(images)
         labels, lost = labels_of(logits), ~(finite(logits) & finite(depth))
         apart = [_apart(images, labels, depth, axis) for axis in (2, 3)]  # [pairs, b, h, w] each
@@ -122,18 +124,19 @@ class EdgeMonitor(Network):
         suspicion = torch.stack([a.mean((2, 3)) for a in apart]).mean(0)
         suspicion = suspicion.masked_fill(lost, torch.nan)
         # in float64, as the thresholds are, so that one fitted on scores holds for these exactly
-        beyond = suspicion.double() - torch.tensor(self.thresholds, device=images.device, dtype=torch.float64)[:, None]
+        beyond = suspicion.detach().cpu().double() - torch.tensor(self.thresholds, dtype=torch.float64)[:, None]
         scores = beyond.sort(0).values[1]
-        alarm = scores >= 0
-        said = ["unknown" if gone else "network" if yes else "none" for gone, yes in zip(lost, alarm, strict=True)]
-        return EdgeVerdict(
-            scores.masked_fill(lost, torch.nan),
-            said,
-            alarm & ~lost,
-            labels,
-            (disagreement.mean((0, 1)) / 2).clamp(0, 1),
-            [("network",) if gone else () for gone in lost],
-            dict(zip(PAIRS, suspicion, strict=True)),
+        alarm = (scores >= 0).tolist()
+        return Assessment(
+            labels=labels,
+            scores=scores,
+            attacked=[
+                "unknown" if gone else "network" if yes else "none" for gone, yes in zip(lost, alarm, strict=True)
+            ],
+            failed=[("network",) if gone else () for gone in lost],
+            disagreement=(disagreement.mean((0, 1)) / 2).clamp(0, 1),
+            suspicion=dict(zip(PAIRS, suspicion, strict=True)),
+            tiles=scores.view(-1, 1, 1),
         )
 
 
@@ -152,50 +155,3 @@ def _spread(edges: Tensor) -> Tensor:
     """Maps `[b, h, w]` brought to 0 to 1, each by its own smallest and largest value; 0 where they are equal."""
     low, high = edges.amin((1, 2), keepdim=True), edges.amax((1, 2), keepdim=True)
     return (edges - low) / (high - low).clamp_min(torch.finfo(edges.dtype).tiny)
-
-
-def fit(monitor: EdgeMonitor, data: Dataset, *, rate: float = 0.05, batch_size: int = 4) -> EdgeMonitor:
-    """The same network with thresholds that promise a false-alarm rate on images like these clean ones.
-
-    Each pair speaks on at most two thirds of `rate` of clean images (split conformal). An alarm needs two pairs, so it
-    comes on at most `2/3 * 3 / 2 = 1` times the rate, however the pairs depend on each other; mostly on far fewer.
-
-    Args:
-        monitor: its device and precision are used.
-        data: clean images that the network was not trained or chosen on; labels are not looked at.
-        rate: of clean images with an alarm, at most. batch_size: images at a time.
-
-    Returns:
-        A new monitor of the same network that carries rate and condition in its spec.
-
-    Raises:
-        RobustsegError: too few images for the rate, or the network failed on one.
-
-    Differs: Klingner et al. take the 5th percentile of each pair, which promises 7.5 % of the majority.
-    """
-    monitor.label_space.require_same(data.label_space, mine=monitor.spec, theirs=data.spec)
-    found = suspicions(monitor, data, batch_size=batch_size)
-    where = data.spec.replace('"', "'")
-    return EdgeMonitor(
-        monitor.network,
-        thresholds=[conformal.threshold(found[pair], 2 / 3 * rate) for pair in PAIRS],
-        rate=rate,
-        condition=f"images exchangeable with {len(data)} of {where}",
-    ).train(monitor.training)
-
-
-def suspicions(monitor: EdgeMonitor, data: Dataset, *, batch_size: int = 4) -> dict[str, np.ndarray]:
-    """How far the edges of each pair are apart in each image, `[n]` for each of `PAIRS`, larger is more suspicious.
-
-    Raises:
-        RobustsegError: the network failed on an image.
-    """
-    parts: list[dict[str, PerImage]] = []
-    with frozen(monitor), torch.inference_mode():
-        for batch in batches(data, batch_size):
-            verdict = monitor.watch(batch.images.to(device_of(monitor), dtype_of(monitor)))
-            for key, failed in zip(batch.ids, verdict.failed, strict=True):
-                if failed:
-                    raise RobustsegError(f"expected labels and depth of '{key}', got values that are no numbers")
-            parts.append(verdict.suspicion)
-    return {pair: np.concatenate([part[pair].double().cpu().numpy() for part in parts]) for pair in PAIRS}

@@ -28,7 +28,7 @@ HEAT = ((0, 0, 0), (84, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164))
 """Anchors of the heat map, from agreement to disagreement."""
 
 
-class Scene(NamedTuple):
+class OverlayFrame(NamedTuple):
     """What one frame of the overlay shows.
 
     Args:
@@ -71,7 +71,7 @@ class Words(NamedTuple):
 
 
 class Canvas:
-    """Draws scenes of one size; remembers the scores that the strip shows, no more.
+    """Draws frames of one size; remembers the scores that the strip shows, no more.
 
     Args:
         size: (height, width) of the frames. label_space: names and colours of the classes.
@@ -93,25 +93,25 @@ class Canvas:
         self.background = self._background(label_space)
         self._dressed: tuple[object, Image.Image] = (None, self.background)
 
-    def draw(self, scene: Scene) -> np.ndarray:
-        """The picture of a scene, uint8 `[height, width, 3]`, both even."""
-        self.past.append(Past(scene.score, scene.alarm, bool(scene.injected)))
-        page = self._words(_head(scene), _captions(scene)).copy()
+    def draw(self, frame: OverlayFrame) -> np.ndarray:
+        """The picture of a frame, uint8 `[height, width, 3]`, both even."""
+        self.past.append(Past(frame.score, frame.alarm, bool(frame.injected)))
+        page = self._words(_head(frame), _captions(frame)).copy()
         pen = ImageDraw.Draw(page)
-        number = f"frame {scene.number}"
+        number = f"frame {frame.number}"
         pen.text((self.width - GAP - self.font.getlength(number), 10), number, fill=INK, font=self.font)
-        camera = Image.fromarray(scene.image).resize(self.panel, Image.Resampling.BILINEAR)
+        camera = Image.fromarray(frame.image).resize(self.panel, Image.Resampling.BILINEAR)
         grey = camera.convert("L")
         light, dim = (grey.point([int(share * v) for v in range(256)]).convert("RGB") for share in (0.38, 0.25))
         pictures = (
             camera,
-            self._coloured(scene.own, self.colours, light),
-            self._coloured(scene.repaired, self.colours, light),
-            self._coloured(scene.disagreement, self.heat, dim),
+            self._coloured(frame.own, self.colours, light),
+            self._coloured(frame.repaired, self.colours, light),
+            self._coloured(frame.disagreement, self.heat, dim),
         )
         for place, picture in enumerate(pictures):
             page.paste(picture, self._corner(place))
-        self._strip(pen, scene)
+        self._strip(pen, frame)
         return np.asarray(page)
 
     def _coloured(self, values: np.ndarray, colours: list[int], below: Image.Image) -> Image.Image:
@@ -160,20 +160,20 @@ class Canvas:
             self._dressed = (key, page)
         return self._dressed[1]
 
-    def _strip(self, pen: ImageDraw.ImageDraw, scene: Scene) -> None:
+    def _strip(self, pen: ImageDraw.ImageDraw, frame: OverlayFrame) -> None:
         """The last scores, the band of quiet ones, the frames under alarm, and where an attack was injected."""
         left, right = GAP + 34, self.width - GAP
         top, bottom = self.strip_top + 20, self.strip_top + STRIP - 28
         known = [p.score for p in self.past if p.score == p.score]
-        marks = [*known, *(scene.limits[:2] if scene.limits else ())]
+        marks = [*known, *(frame.limits[:2] if frame.limits else ())]
         low, high = min([0.0, *marks]), max([0.5, *marks])
 
         def y(score: float) -> float:
             return bottom - (score - low) / (high - low) * (bottom - top)
 
         pen.rectangle((left, top, right, bottom), outline=RULE)
-        if scene.limits:
-            band = (left + 1, max(top, y(scene.limits.upper)), right - 1, min(bottom, y(scene.limits.lower)))
+        if frame.limits:
+            band = (left + 1, max(top, y(frame.limits.upper)), right - 1, min(bottom, y(frame.limits.lower)))
             pen.rectangle(band, fill=(30, 40, 50))
         places = list(enumerate(self.past))
         for alarm, span in groupby(places, key=lambda place: place[1].alarm):
@@ -198,24 +198,24 @@ def _span(left: int, places: Iterable[tuple[int, Past]]) -> tuple[int, int]:
     return left + positions[0] * FRAME_WIDTH, left + (positions[-1] + 1) * FRAME_WIDTH - 1
 
 
-def _head(scene: Scene) -> Words:
+def _head(frame: OverlayFrame) -> Words:
     text, colour = "no attack noticed", QUIET
-    if scene.alarm:
-        text, colour = f"ATTACK on the {scene.alarm} noticed", ALARM
-    elif scene.limits is None:
-        text, colour = scene.learnt, LEARNING
-    if scene.failed:
-        text, colour = f"{text}; failed: {', '.join(scene.failed)}", ALARM if scene.alarm else FAILED
+    if frame.alarm:
+        text, colour = f"ATTACK on the {frame.alarm} noticed", ALARM
+    elif frame.limits is None:
+        text, colour = frame.learnt, LEARNING
+    if frame.failed:
+        text, colour = f"{text}; failed: {', '.join(frame.failed)}", ALARM if frame.alarm else FAILED
     return Words(text, colour)
 
 
-def _captions(scene: Scene) -> list[Words]:
-    attacked = scene.injected or scene.alarm == scene.member
-    camera = f"camera, with a hidden attack on the {scene.injected}" if scene.injected else "camera"
+def _captions(frame: OverlayFrame) -> list[Words]:
+    attacked = frame.injected or frame.alarm == frame.member
+    camera = f"camera, with a hidden attack on the {frame.injected}" if frame.injected else "camera"
     return [
-        Words(camera, INJECTED if scene.injected else DIM),
-        Words(f"what the {scene.member} alone sees", BROKEN if attacked else DIM),
-        Words(f"repaired: {scene.answered}", SOUND if scene.alarm else DIM),
+        Words(camera, INJECTED if frame.injected else DIM),
+        Words(f"what the {frame.member} alone sees", BROKEN if attacked else DIM),
+        Words(f"repaired: {frame.answered}", SOUND if frame.alarm else DIM),
         Words("where the three disagree", DIM),
     ]
 
@@ -234,9 +234,9 @@ class Overlay:
         self.canvas = canvas
         self._video = Video(path, (canvas.background.height, canvas.background.width), rate=rate)
 
-    def add(self, scene: Scene) -> None:
+    def add(self, frame: OverlayFrame) -> None:
         """Draw and encode one frame."""
-        self._video.add(self.canvas.draw(scene))
+        self._video.add(self.canvas.draw(frame))
 
     def close(self) -> None:
         """Finish the file."""

@@ -4,7 +4,7 @@ What is quiet is learnt from the first frames of the stream, which must be quiet
 triplet and the limits of the CUSUM (`cusum.quiet_limits`). A stream writes into its folder, line by line,
 
 * `stream.json`: what was watched with what;
-* `frames.jsonl`: a line a frame: score, verdict, sums, seconds; or the problem of a frame that gave no verdict;
+* `frames.jsonl`: a line a frame: score, assessment, sums, seconds; or the problem of a frame without an assessment;
 * `events.jsonl`: `quiet` (the limits), `alarm`, `clear`, `failed`, `recovered`, `unreadable`, `fallback`, `end`,
   with frame and latency;
 * `overlay.mp4`, and `overlay-from-N.mp4` where a stopped stream went on: a video file cannot be continued.
@@ -35,16 +35,17 @@ from torch import Tensor
 
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.levels import to_8bit
 from robustseg.core.provenance import digest
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Images, Network, Perturbation, device_of, dtype_of, frozen
+from robustseg.core.types import Assessment, Images, Network, Perturbation, device_of, dtype_of, frozen
 from robustseg.datasets.video import Frame
 from robustseg.datasets.views import resize_image
 from robustseg.monitor import cusum
 from robustseg.monitor.adapt import Adaptation, Schedule, agreement
-from robustseg.monitor.detector import MEMBERS, Threshold, Verdict, bounds
+from robustseg.monitor.detector import MEMBERS, bounds, extreme
 from robustseg.monitor.guard import Guard
-from robustseg.monitor.overlay import Canvas, Overlay, Scene
+from robustseg.monitor.overlay import Canvas, Overlay, OverlayFrame
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
@@ -89,7 +90,7 @@ class Injection:
         return self.perturbation(network, images, network.predict(images), rng=rng)
 
 
-class Progress(NamedTuple):
+class FrameDone(NamedTuple):
     """One frame done: its number, who is under alarm, and the seconds that it took."""
 
     number: int
@@ -110,7 +111,7 @@ def watch_stream(
     schedule: Schedule | None = None,
     video: bool = True,
     rate: Fraction = Fraction(10),
-    on_frame: Callable[[Progress], None] = lambda progress: None,
+    on_frame: Callable[[FrameDone], None] = lambda done: None,
 ) -> Path:
     """Watch a stream to its end; see the head of this file for what is written.
 
@@ -142,7 +143,7 @@ def watch_stream(
         raise RobustsegError("expected quiet frames to judge what is learnt by, got none; try --quiet 50")
     folder = make_folder(Path(folder))
     if schedule:
-        triplet = _over(triplet, triplet.threshold, copy.deepcopy(triplet.adaptive))
+        triplet = triplet.with_(adaptive=copy.deepcopy(triplet.adaptive))
     with ExitStack() as stack:
         stack.enter_context(sole_writer(folder))
         stack.enter_context(frozen(triplet))
@@ -178,7 +179,7 @@ class _Run:
         self.target = target if schedule and target is triplet.adaptive else fast(target)  # a copy does not learn
         self.scores: deque[float] = deque(maxlen=quiet)  # of the first quiet frames, or the last ones where A learns
         self.limits = None if quiet else cusum.threshold_limits(*bounds(triplet.threshold))
-        self.triplet = triplet if self.limits else _over(triplet, (None, None))
+        self.triplet = triplet if self.limits else triplet.with_(threshold=(None, None))
         self.sums, self.next, self.failed = cusum.Sums(), 0, frozenset[str]()
         self.rate: Fraction | None = None
         self.overlay: Overlay | None = None
@@ -240,7 +241,7 @@ class _Run:
         if self.limits is None and self.next > self.quiet:
             self._learn()
 
-    def through(self, frames: Iterable[Frame]) -> Iterator[Progress]:
+    def through(self, frames: Iterable[Frame]) -> Iterator[FrameDone]:
         """Watch the frames that are not done yet."""
         waiting = iter(frames)
         start = time.perf_counter()
@@ -254,14 +255,14 @@ class _Run:
                 line = self._watch(frame, start)
                 self._write(line)
                 self.next = frame.number + 1
-                yield Progress(frame.number, self.sums.alarm, line.get("seconds", 0.0))
+                yield FrameDone(frame.number, self.sums.alarm, line.get("seconds", 0.0))
             start = time.perf_counter()
         self._tell("end", self.next)
 
     def _learn(self) -> cusum.Limits:
         """Limits and thresholds from the quiet scores."""
         self.limits = cusum.quiet_limits(self.scores)
-        self.triplet = _over(self.given, (self.limits.lower, self.limits.upper))
+        self.triplet = self.given.with_(threshold=(self.limits.lower, self.limits.upper))
         return self.limits
 
     def _watch(self, frame: Frame, start: float) -> dict[str, Any]:
@@ -282,16 +283,21 @@ class _Run:
             self._failures(frame.number, answers)
             if len(self.failed) == len(MEMBERS):
                 return {"frame": frame.number, "problem": "no member answered"}
-            verdict = self.triplet.judge(answers)
-        score = float(verdict.scores[0])
+            assessment = self.triplet.judge(answers)
+        score = float(extreme(assessment.tiles)[0])
         latency = ready - there + time.perf_counter() - begin
         before = self.sums.alarm
         self._decide(frame.number, score, latency)
         learnt = self._adapt(frame.number, images, answers, alarmed=self.sums.alarm != before)
         if self.rate:
-            self._draw(frame.number, images, answers, verdict, injected)
+            self._draw(frame.number, images, answers, assessment, injected)
         seconds = ready - start + time.perf_counter() - begin
-        line = {"frame": frame.number, "score": score, "attacked": verdict.attacked[0], "failed": sorted(self.failed)}
+        line = {
+            "frame": frame.number,
+            "score": score,
+            "attacked": assessment.attacked[0],
+            "failed": sorted(self.failed),
+        }
         line |= {"alarm": self.sums.alarm, "up": self.sums.up, "down": self.sums.down, "injected": injected}
         line |= {"latency": latency, "seconds": seconds, **learnt}
         if frame.number % BARE_EVERY == BARE_EVERY - 1 and not self.failed:
@@ -361,7 +367,7 @@ class _Run:
         self._tell("fallback", number, member="adaptive", reason=reason)
 
     def _draw(
-        self, number: int, images: Images, answers: list[Tensor | None], verdict: Verdict, injected: bool
+        self, number: int, images: Images, answers: list[Tensor | None], assessment: Assessment, injected: bool
     ) -> None:
         member = self.injection.target if self.injection else self.sums.alarm or "teacher"
         own = answers[MEMBERS.index(member)]
@@ -371,23 +377,23 @@ class _Run:
             assert self.rate is not None
             canvas = Canvas((height, width), self.given.label_space)
             self.overlay = Overlay(self.folder / name, canvas, rate=self.rate)
-        labels = verdict.labels[0].to(torch.uint8).cpu().numpy()
-        scene = Scene(
+        labels = assessment.labels[0].to(torch.uint8).cpu().numpy()
+        shown = OverlayFrame(
             number=number,
-            image=(images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy(),
+            image=to_8bit(images[0]).permute(1, 2, 0).contiguous().cpu().numpy(),
             member=member,
             own=np.full_like(labels, 255) if own is None else own[0].max(0).indices.to(torch.uint8).cpu().numpy(),
             repaired=labels,
-            answered=_answered(self.triplet, verdict.attacked[0], self.failed),
-            disagreement=(verdict.disagreement[0] * 255).to(torch.uint8).cpu().numpy(),
-            score=float(verdict.scores[0]),
+            answered=_answered(self.triplet, assessment.attacked[0], self.failed),
+            disagreement=to_8bit(assessment.disagreement[0]).cpu().numpy(),
+            score=float(extreme(assessment.tiles)[0]),
             limits=self.limits,
             learnt=f"learning what is quiet: frame {number + 1} of {self.quiet}",
             alarm=self.sums.alarm,
             failed=tuple(sorted(self.failed)),
             injected=self.injection.target if injected and self.injection else "",
         )
-        self.overlay.add(scene)
+        self.overlay.add(shown)
 
     def _bare(self, images: Images) -> float:
         """Seconds of the three forwards alone."""
@@ -410,19 +416,6 @@ class _Run:
         """Finish the video; it is valid wherever the stream stopped."""
         if self.overlay is not None:
             self.overlay.close()
-
-
-def _over(triplet: Triplet, threshold: Threshold, adaptive: Network | None = None) -> Triplet:
-    """The same members under another threshold, or with another adaptive network."""
-    return Triplet(
-        triplet.teacher,
-        triplet.student,
-        adaptive or triplet.adaptive,
-        threshold=threshold,
-        vote=triplet.vote,
-        tile=triplet.tile,
-        distance=triplet.distance,
-    )
 
 
 def _about(injection: Injection | None) -> dict[str, Any] | None:

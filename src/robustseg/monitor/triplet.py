@@ -16,10 +16,9 @@ Source: Baer et al., CVPRW 2020, section 3.
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,38 +26,30 @@ from torch import Tensor
 from robustseg.core.errors import RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
 from robustseg.core.registry import network
-from robustseg.core.types import (
-    Dataset,
-    Images,
-    Labels,
-    Logits,
-    Network,
-    PerImage,
-    device_of,
-    dtype_of,
-    frozen,
-    most_likely,
-)
-from robustseg.datasets.views import batches
+from robustseg.core.types import Assessment, Dataset, Images, Labels, Logits, Network, PerImage, most_likely
 from robustseg.monitor import conformal
+from robustseg.monitor.calibration import condition_of, suspicions
 from robustseg.monitor.detector import (
     MEMBERS,
-    Verdict,
     blamed,
     bounds,
     difference,
+    excess,
     finite,
     label_difference,
     labels_of,
     tiled,
     untiled,
 )
+from robustseg.networks.around import Composed
 
 log = logging.getLogger(__name__)
 
 SOFTNESS = 0.1
 """How gradually the stand-in of the vote goes over from T to the other: the logistic width in units of d. Of 0.03, 0.1 and
 0.3, PGD on it broke most of the hard vote with 0.1 (three CamVid frames, 4/255, 12 steps: 75, 79, 73 % wrong)."""
+
+AnyTriplet = TypeVar("AnyTriplet", bound="Triplet")
 
 
 class Members(NamedTuple):
@@ -70,7 +61,7 @@ class Members(NamedTuple):
 
 
 @network("triplet")
-class Triplet(Network):
+class Triplet(Composed):
     """A teacher, a student and an adaptive student that watch each other; the one that is not attacked answers.
 
     Args:
@@ -86,6 +77,12 @@ class Triplet(Network):
         LabelSpaceMismatch: the members do not speak of the same classes. SpecError: an argument outside its range.
     """
 
+    teacher: Network
+    student: Network
+    adaptive: Network
+    unspoken: ClassVar[Mapping[str, Any]] = {"tile": None, "distance": "hamming", "rate": None, "condition": ""}
+    softly = False
+
     def __init__(
         self,
         teacher: Network,
@@ -99,28 +96,30 @@ class Triplet(Network):
         rate: float | None = None,
         condition: str = "",
     ):
-        for member in (student, adaptive):
-            teacher.label_space.require_same(member.label_space, mine=teacher.spec, theirs=member.spec)
-        bounds(threshold)
-        if tile is not None and tile < 1:
-            raise SpecError(f"expected a tile of at least 1 pixel, got {tile}; try tile=60")
-        super().__init__(teacher.label_space)
-        self.teacher, self.student, self.adaptive = teacher, student, adaptive
+        super().__init__(
+            "triplet",
+            {"teacher": teacher, "student": student, "adaptive": adaptive},
+            threshold=threshold,
+            vote=vote,
+            tile=tile,
+            distance=distance,
+            rate=rate,
+            condition=condition,
+        )
         self.threshold, self.vote, self.tile, self.distance = threshold, vote, tile, distance
         self.rate, self.condition = rate, condition
-        self.spec, self.architecture = self._text("spec"), self._text("architecture")
-        self.files = tuple(dict.fromkeys(file for member in self._members for file in member.files))
+        self._require_settings()
 
-    @property
-    def _members(self) -> tuple[Network, Network, Network]:
-        return self.teacher, self.student, self.adaptive
+    def with_(self: AnyTriplet, **changes: Any) -> AnyTriplet:
+        """See `Network.with_`. A copy with other thresholds keeps `rate` and `condition` unless they are changed too."""
+        other = super().with_(**changes)
+        other._require_settings()
+        return other
 
-    def _text(self, of: str) -> str:
-        parts = [f"{name}={getattr(getattr(self, name), of)}" for name in MEMBERS]
-        settings = {"tile": None, "distance": "hamming", "rate": None, "condition": ""}
-        parts += [f"threshold={self.threshold!r}", f"vote={self.vote!r}"]
-        parts += [f"{name}={getattr(self, name)!r}" for name, usual in settings.items() if getattr(self, name) != usual]
-        return f"triplet({', '.join(parts)})"
+    def _require_settings(self) -> None:
+        bounds(self.threshold)
+        if self.tile is not None and self.tile < 1:
+            raise SpecError(f"expected a tile of at least 1 pixel, got {self.tile}; try tile=60")
 
     def members(self, images: Images) -> Members:
         """The logits of each member, with gradients.
@@ -128,36 +127,77 @@ class Triplet(Network):
         Raises:
             ShapeError: a member does not answer at the size of the images, or with other channels than the rest.
         """
-        answers = [member(images) for member in self._members]
+        answers = [member(images) for member in self.parts.values()]
         for name, logits in zip(MEMBERS, answers, strict=True):
             wrong = _misfit(logits, images, len(self.label_space), answers[0].shape[1])
             if wrong:
                 raise ShapeError(f"expected one answer of one shape from all members, got {wrong} from the {name}")
         return Members(*answers)
 
-    def watch(self, images: Images) -> Verdict:
-        """The corrected answer with everything that speaks for it, from one pass of each member."""
+    def watch(self, images: Images) -> Assessment:
+        """The corrected labels together with the assessment of each image, from one pass of each member.
+
+        `attacked` is `teacher`, `student`, `none` or `unknown`; under one threshold, where S is blamed for all that does not
+        speak against T, only `teacher` is an alarm. `suspicion` is `against_teacher` and `against_student`, the extreme d of
+        the tiles; `disagreement` is the share of pairs of members that label a pixel differently; `tiles` is the d of each.
+        """
         return self.judge(self._answers(images))
 
-    def judge(self, answers: Sequence[Logits | None]) -> Verdict:
-        """The verdict on what teacher, student and adaptive network answered, None for one that did not.
+    def judge(self, answers: Sequence[Logits | None]) -> Assessment:
+        """The assessment of what teacher, student and adaptive network answered, None for one that did not.
 
         Raises:
             RobustsegError: none of them answered.
         """
         return self._decide(answers)[1]
 
+    def score(self, images: Images) -> PerImage:
+        """How far d is beyond the thresholds at the most suspicious tile of each image, `[b]`: an alarm from 0 on."""
+        return self.watch(images).scores
+
+    def fit(self, data: Dataset, *, rate: float = 0.01, batch_size: int = 4, sides: int = 2) -> "Triplet":
+        """The same members with thresholds that promise a false-alarm rate on images like these clean ones.
+
+        Split conformal: the promise holds on average over calibration sets, for images exchangeable with these.
+
+        Args:
+            data: clean images that no member was trained or chosen on; their labels are not used.
+            rate: of clean images with an alarm, at most, 0 to 1. batch_size: images at a time.
+            sides: 2 gives `(low, high)`, half the rate for each; 1 gives `(None, high)`: all of the rate goes to the
+                alarm that changes answers, and S is never blamed.
+
+        Returns:
+            A copy that shares the members and carries the rate and the condition in its spec.
+
+        Raises:
+            RobustsegError: too few images for the rate, or a member failed on one.
+        """
+        if sides not in (1, 2):
+            raise SpecError(f"expected 1 or 2 sides, got {sides}; try sides=2")
+        found = suspicions(self, data, batch_size=batch_size)
+        high = conformal.threshold(found["against_teacher"], rate / sides)
+        low = -conformal.threshold(found["against_student"], rate / sides) if sides == 2 else None
+        return self.with_(threshold=(low, high), rate=rate, condition=condition_of(data))
+
     def forward(self, images: Images) -> Logits:
-        """The corrected logits: of the member chosen for each image or tile, or the log of the mean posterior."""
-        return self._decide(self._answers(images))[0]
+        """The corrected logits: of the member chosen for each image or tile, or the log of the mean posterior.
+
+        In the stand-in that `soft` gives, the log of the mixed posteriors.
+        """
+        return self._mixed(images) if self.softly else self._decide(self._answers(images))[0]
 
     def predict(self, images: Images) -> Labels:
         """The corrected labels, `[b, h, w]`; 255 where no member gave numbers."""
-        return self.watch(images).labels
+        return most_likely(self(images)) if self.softly else self.watch(images).labels
 
-    def soft(self) -> "SoftTriplet":
-        """The same members behind a differentiable vote."""
-        return SoftTriplet(self)
+    def soft(self) -> Network:
+        """The same members behind a vote with a gradient, for attacks.
+
+        The posteriors of T and of the network that would answer in its place are mixed, `w p + (1 - w) q`, with
+        `w = sigmoid((high - d) / SOFTNESS)` of the soft d of the image or tile. So the gradient knows that breaking T moves
+        the answer over to the other member, and how to hold d back. The soft vote is soft already.
+        """
+        return self.with_(softly=True, **{name: member.soft() for name, member in self.parts.items()})
 
     def beyond(self, members: Members) -> PerImage:
         """How far d is beyond the thresholds, summed over the tiles, `[b]`, 0 where nothing is noticed; differentiable.
@@ -171,7 +211,7 @@ class Triplet(Network):
     def _answers(self, images: Images) -> list[Tensor | None]:
         """What each member answers, None for one that raised or answered another shape."""
         answers: list[Tensor | None] = []
-        for name, member in zip(MEMBERS, self._members, strict=True):
+        for name, member in self.parts.items():
             try:
                 logits = member(images)
                 wrong = _misfit(logits, images, len(self.label_space))
@@ -182,8 +222,8 @@ class Triplet(Network):
             answers.append(None if wrong else logits)
         return answers
 
-    def _decide(self, answers: Sequence[Logits | None]) -> tuple[Tensor, Verdict]:
-        """The corrected logits and the verdict."""
+    def _decide(self, answers: Sequence[Logits | None]) -> tuple[Tensor, Assessment]:
+        """The corrected logits and the assessment."""
         logits, working = _complete(answers)
         everybody = working.all(0)
         labels = [labels_of(one) for one in logits]
@@ -193,19 +233,17 @@ class Triplet(Network):
             pixels = difference(*logits, distance=self.distance).detach()
         tiles = tiled(pixels, self.tile)
         tiles = torch.where(everybody.view(-1, 1, 1), tiles, torch.nan)
-        attacked = blamed(tiles, self.threshold)
         corrected = self._mean(logits, working) if self.vote == "soft" else self._chosen(logits, working, tiles)
-        noticed = ("teacher", "student") if isinstance(self.threshold, tuple) else ("teacher",)
-        verdict = Verdict(
-            scores=_extreme(tiles),
-            attacked=attacked,
-            alarm=torch.tensor([who in noticed for who in attacked], device=tiles.device),
+        assessment = Assessment(
             labels=labels_of(corrected).where(working.any(0).view(-1, 1, 1), IGNORE),
-            disagreement=_disagreement(labels, working).to(tiles.dtype),
-            tiles=tiles,
+            scores=excess(tiles, self.threshold),
+            attacked=blamed(tiles, self.threshold),
             failed=[tuple(n for n, works in zip(MEMBERS, row, strict=True) if not works) for row in working.T.tolist()],
+            disagreement=_disagreement(labels, working).to(tiles.dtype),
+            suspicion={"against_teacher": tiles.amax((1, 2)), "against_student": -tiles.amin((1, 2))},
+            tiles=tiles,
         )
-        return corrected, verdict
+        return corrected, assessment
 
     def _chosen(self, logits: Members, working: Tensor, tiles: Tensor) -> Tensor:
         order = [0, 1, 2] if self.vote == "ts" else [0, 2, 1]
@@ -222,29 +260,7 @@ class Triplet(Network):
         posteriors = torch.stack([one.contiguous().log_softmax(1) for one in logits]).masked_fill(lost, -torch.inf)
         return posteriors.logsumexp(0) - working.sum(0).log().view(-1, 1, 1, 1)
 
-
-class SoftTriplet(Triplet):
-    """The members of a triplet behind a vote with a gradient, for attacks; it shares the members.
-
-    The posteriors of T and of the network that would answer in its place are mixed, `w p + (1 - w) q`, with
-    `w = sigmoid((high - d) / SOFTNESS)` of the soft d of the image or tile, so the gradient knows that breaking T moves
-    the answer over to the other, and how to hold d back. The soft vote is soft already.
-    """
-
-    def __init__(self, triplet: Triplet):
-        super().__init__(
-            triplet.teacher,
-            triplet.student,
-            triplet.adaptive,
-            threshold=triplet.threshold,
-            vote=triplet.vote,
-            tile=triplet.tile,
-            distance=triplet.distance,
-        )
-        self.spec = triplet.spec
-
-    def forward(self, images: Images) -> Logits:
-        """The log of the mixed posteriors, `[b, k, h, w]`."""
+    def _mixed(self, images: Images) -> Logits:
         members = self.members(images)
         if self.vote == "soft":
             return self._mean(members, torch.ones(3, len(images), dtype=torch.bool, device=images.device))
@@ -254,14 +270,6 @@ class SoftTriplet(Triplet):
         other = members.student if self.vote == "ts" else members.adaptive
         first, second = (logits.contiguous().log_softmax(1) for logits in (members.teacher, other))
         return torch.logaddexp(F.logsigmoid(lean) + first, F.logsigmoid(-lean) + second)
-
-    def predict(self, images: Images) -> Labels:
-        """The argmax of the mixed posteriors."""
-        return most_likely(self(images))
-
-    def soft(self) -> "SoftTriplet":
-        """Itself."""
-        return self
 
 
 def _misfit(logits: object, images: Tensor, classes: int, channels: int | None = None) -> str:
@@ -289,12 +297,6 @@ def _complete(answers: Sequence[Tensor | None]) -> tuple[Members, Tensor]:
     return logits, torch.stack([finite(one) for one in logits])
 
 
-def _extreme(tiles: Tensor) -> Tensor:
-    """The value of the tile farthest from 0 in each image, `[b]`."""
-    high, low = tiles.amax((1, 2)), tiles.amin((1, 2))
-    return torch.where(high >= -low, high, low)
-
-
 def _disagreement(labels: Sequence[Labels], working: Tensor) -> Tensor:
     pairs = ((0, 1), (0, 2), (1, 2))
     differ = [(labels[i] != labels[j]) & (working[i] & working[j]).view(-1, 1, 1) for i, j in pairs]
@@ -313,60 +315,3 @@ def member(triplet: Network, name: Literal["teacher", "student", "adaptive"]) ->
     found: Network = getattr(triplet, name)
     found.files = found.files or triplet.files
     return found
-
-
-def fit(triplet: Triplet, data: Dataset, *, rate: float = 0.01, sides: int = 2, batch_size: int = 4) -> Triplet:
-    """The same members with thresholds that promise a false-alarm rate on images like these clean ones.
-
-    Split conformal: the promise holds on average over calibration sets, for images exchangeable with these.
-
-    Args:
-        triplet: its device and precision are used.
-        data: clean images that no member was trained or chosen on; labels are not looked at.
-        rate: of clean images with any verdict but `none`, at most.
-        sides: 2 gives `(low, high)`, half the rate for each; 1 gives `(None, high)`: all of the rate goes to the verdict
-            that changes answers, and S is never blamed.
-        batch_size: images at a time.
-
-    Returns:
-        A new triplet that shares the members and carries rate and condition in its spec.
-
-    Raises:
-        RobustsegError: too few images for the rate, or a member failed on one.
-    """
-    if sides not in (1, 2):
-        raise SpecError(f"expected 1 or 2 sides, got {sides}")
-    triplet.label_space.require_same(data.label_space, mine=triplet.spec, theirs=data.spec)
-    found = suspicions(triplet, data, batch_size=batch_size)
-    high = conformal.threshold(found["against_teacher"], rate / sides)
-    low = -conformal.threshold(found["against_student"], rate / sides) if sides == 2 else None
-    where = data.spec.replace('"', "'")
-    return Triplet(
-        triplet.teacher,
-        triplet.student,
-        triplet.adaptive,
-        threshold=(low, high),
-        vote=triplet.vote,
-        tile=triplet.tile,
-        distance=triplet.distance,
-        rate=rate,
-        condition=f"images exchangeable with {len(data)} of {where}",
-    ).train(triplet.training)
-
-
-def suspicions(triplet: Triplet, data: Dataset, *, batch_size: int = 4) -> dict[str, np.ndarray]:
-    """How much speaks against teacher and student in each image, `[n]` each, larger is more suspicious.
-
-    Raises:
-        RobustsegError: a member failed on an image.
-    """
-    parts: list[Verdict] = []
-    with frozen(triplet), torch.inference_mode():
-        for batch in batches(data, batch_size):
-            verdict = triplet.watch(batch.images.to(device_of(triplet), dtype_of(triplet)))
-            for key, failed in zip(batch.ids, verdict.failed, strict=True):
-                if failed:
-                    raise RobustsegError(f"expected three answers on '{key}', got none of the {', '.join(failed)}")
-            parts.append(verdict)
-    names = ("against_teacher", "against_student")
-    return {n: np.concatenate([part.suspicion[n].double().cpu().numpy() for part in parts]) for n in names}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import LabelSpace
+from robustseg.core.levels import to_8bit
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
@@ -274,7 +275,7 @@ def module(
     spec = f"module({', '.join(filter(None, (repr(source), f'classes={classes_text(space)}', expects.text)))})"
     adapted = Adapted(built, space, expects, spec)
     if file is not None:
-        adapted.files = (file,)
+        adapted.files, adapted.code = (file,), _top(source, file)
     if weights is not None:
         load_state(built, read_state(weights), weights)
         adapted.files = (*adapted.files, Path(weights))
@@ -308,6 +309,12 @@ def _imported(source: str) -> tuple[nn.Module, Path | None]:
     return built, Path(file) if file else None
 
 
+def _top(source: str, file: Path) -> Path:
+    """The folder that holds the user's package or, of a module outside any, the folder of its file."""
+    above = source.partition(":")[0].count(".") + (file.name == "__init__.py")
+    return file.resolve().parents[above]
+
+
 def check_against(
     network: Network, reference: Callable[[np.ndarray], Any], images: Images, *, share: float = 0.999
 ) -> float:
@@ -324,10 +331,10 @@ def check_against(
     Raises:
         RobustsegError: fewer agree. ShapeError: the reference gives another size.
     """
-    levels = (images.to(device_of(network), dtype_of(network)) * 255).round().clamp(0, 255)
+    levels = to_8bit(images.to(device_of(network), dtype_of(network)))
     with torch.no_grad(), frozen(network):
-        ours = torch.cat([network.predict(image[None] / 255) for image in levels]).cpu().numpy()
-    pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        ours = torch.cat([network.predict(image[None].to(dtype_of(network)) / 255) for image in levels]).cpu().numpy()
+    pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
     theirs = [np.asarray(reference(image)) for image in pixels]
     if any(t.shape != ours.shape[1:] for t in theirs):
         raise ShapeError(

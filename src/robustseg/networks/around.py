@@ -1,50 +1,93 @@
-"""A network around another: images go in, the one inside labels some form of them, logits of its classes come out.
+"""Networks made of networks: their spec names the parts, and a copy with a change keeps everything else.
 
-It is named by one spec, `multiscale(zoo:x)`, and attacked, measured, trained and saved like any other. An attack on the network
-inside, or on a part of the whole, is the `source` of `evaluate`.
+Such a network is named by one spec, `multiscale(zoo:x)`, and attacked, measured, trained and saved like any other. To
+attack only a part of it, name that part as the `source` of `evaluate`.
 """
 
-import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Images, Network
 
+AnyComposed = TypeVar("AnyComposed", bound="Composed")
 
-class Around(Network):
-    """What networks around a network share: they carry its classes, its files and, within their own, its spec.
+
+class Composed(Network):
+    """A network made of networks of one label space; it shares its parts and copies none of them.
 
     Args:
-        network: the one inside; it is kept and not copied.
-        name: by which a spec builds the outer one. settings: its other arguments.
+        name: the name that builds it in a spec. parts: the networks inside, by the names of its arguments.
+        settings: the other arguments that its spec names, in order.
+
+    Raises:
+        LabelSpaceMismatch: the parts do not share one label space.
     """
 
-    def __init__(self, network: Network, name: str, **settings: Any):
-        super().__init__(network.label_space)
-        self.network = network
-        told = "".join(f", {key}={value!r}" for key, value in settings.items())
-        self.spec, self.architecture = (f"{name}(network={s}{told})" for s in (network.spec, network.architecture))
-        self.files = network.files
+    unspoken: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the spec leaves out where they have this value."""
 
-    def around(self, network: Network, **changes: Any) -> "Around":
-        """The same around another network, or with some attributes changed; all else is shared, parameters too."""
-        if network is self.network and not changes:
+    def __init__(self, name: str, parts: Mapping[str, Network], **settings: Any):
+        super().__init__(next(iter(parts.values())).label_space)
+        self.name, self.settings, self._inside = name, settings, tuple(parts)
+        for part, network in parts.items():
+            setattr(self, part, network)
+        self._require_one_label_space()
+        self.spec, self.architecture = self._text("spec"), self._text("architecture")
+        self.files = tuple(dict.fromkeys(file for network in parts.values() for file in network.files))
+
+    @property
+    def parts(self) -> dict[str, Network]:
+        """The networks inside, by name."""
+        return {name: getattr(self, name) for name in self._inside}
+
+    def with_(self: AnyComposed, **changes: Any) -> AnyComposed:
+        """See `Network.with_`; a change that the spec names is written into the spec."""
+        other = super().with_(**changes)
+        if other is self:
             return self
-        other = copy.copy(self)
-        other._modules = {**self._modules, "network": network}
-        other.__dict__.update(changes)
+        other.settings = {name: changes.get(name, value) for name, value in self.settings.items()}
+        other._require_one_label_space()
+        for of in ("spec", "architecture"):
+            text = other._text(of)
+            if of not in changes and text != self._text(of):
+                setattr(other, of, text)
         return other
 
-    def features(self, images: Images) -> dict[str, Tensor]:
-        """What the network inside computes of these images as they are."""
-        return self.network.features(images)
-
     def draw(self, rng: ImageRng) -> Network:
-        """The same around one draw of the network inside."""
-        return self.around(self.network.draw(rng))
+        """The same network made of one draw of each part."""
+        return self.with_(**{name: part.draw(rng) for name, part in self.parts.items()})
 
     def soft(self) -> Network:
-        """The same around the stand-in of the network inside."""
-        return self.around(self.network.soft())
+        """The same network made of the differentiable stand-ins of its parts."""
+        return self.with_(**{name: part.soft() for name, part in self.parts.items()})
+
+    def _text(self, of: str) -> str:
+        texts = [f"{name}={getattr(part, of)}" for name, part in self.parts.items()]
+        for name, value in self.settings.items():
+            if name not in self.unspoken or self.unspoken[name] != value:
+                texts.append(f"{name}={value!r}")
+        return f"{self.name}({', '.join(texts)})"
+
+    def _require_one_label_space(self) -> None:
+        for part in self.parts.values():
+            self.label_space.require_same(part.label_space, mine=next(iter(self.parts.values())).spec, theirs=part.spec)
+
+
+class Around(Composed):
+    """A network around one other network.
+
+    Args:
+        network: the network inside. name, settings: see `Composed`.
+    """
+
+    network: Network
+
+    def __init__(self, network: Network, name: str, **settings: Any):
+        super().__init__(name, {"network": network}, **settings)
+
+    def features(self, images: Images) -> dict[str, Tensor]:
+        """The features that the network inside computes for these images, unchanged."""
+        return self.network.features(images)

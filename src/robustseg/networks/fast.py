@@ -88,6 +88,13 @@ class _Fast(Network):
         # Folded weights know only evaluation.
         return super().train(False)
 
+    def __getattr__(self, name: str) -> Any:
+        # What else is asked of it, its depth say, the network itself answers.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
 
 class _Part(nn.Module):
     """A child as a faster graph; what else its parent asks of it, its own strides say, the child answers."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from robustseg.core.errors import ShapeError, SpecError
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.registry import network
 from robustseg.core.types import Images, Logits, Network
@@ -70,8 +71,7 @@ class RoundingFront(Front):
 
     def soft(self) -> Network:
         """The same with a gradient."""
-        inside = self.network.soft()
-        return self.around(inside) if self.softly else self.around(inside, softly=True)
+        return self.with_(network=self.network.soft(), softly=True)
 
 
 @network("jpeg")
@@ -104,7 +104,7 @@ class Jpeg(RoundingFront):
 
     def rounded(self, images: Images) -> Images:
         """The images as 8-bit JPEG files, written and read by libjpeg."""
-        levels = (images.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+        levels = to_8bit(images.detach()).cpu().permute(0, 2, 3, 1).numpy()
         back = np.stack([np.asarray(Image.open(self._file(level))) for level in levels])
         return torch.from_numpy(back).permute(0, 3, 1, 2).to(images) / 255
 
@@ -223,7 +223,7 @@ class ResizeAndPad(Around):
 
     def draw(self, rng: ImageRng) -> Network:
         """The same with a size and a place for each image of the stream."""
-        return self.around(self.network.draw(rng), drawn=rng.uniform((3,), torch.zeros(len(rng))))
+        return self.with_(network=self.network.draw(rng), drawn=rng.uniform((3,), torch.zeros(len(rng))))
 
     def forward(self, images: Images) -> Logits:
         """The logits of the image's part of the canvas, `[b, k, h, w]`.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustseg.core.types import Network
-from robustseg.networks.around import Around
+from robustseg.networks.around import Composed
 
 
 class Passes:
@@ -42,7 +42,7 @@ def counted(networks: Sequence[Network]) -> Iterator[Passes]:
 
 
 def _parts(network: Network) -> list[Network]:
-    """Those that a watched one decides among, and the one inside another, which no pass leaves out; any other is itself."""
-    if not (hasattr(network, "watch") or isinstance(network, Around)):
+    """The networks that a network is made of, which no pass leaves out; any other network is its own part."""
+    if not isinstance(network, Composed):
         return [network]
     return [part for child in network.children() if isinstance(child, Network) for part in _parts(child)]

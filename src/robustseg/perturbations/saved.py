@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from robustseg.core.files import make_folder, write_whole
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.registry import attack
 from robustseg.core.types import Images, Labels, Network, Perturbation
@@ -26,8 +26,8 @@ def saved(
 ) -> Images:
     """Another perturbation, written as 8-bit PNG files (one an image) and read back: what is measured is what they hold.
 
-    Each value goes to the next n/255 towards the original, at most 1/255 past it, so that images within a budget of
-    L-inf 1/255 or more still are.
+    Each changed value goes to the next n/255 towards the original, by less than 1/255 past it (`core.levels.to_8bit`), so
+    that images within a budget of L-inf 1/255 or more still are.
 
     Args:
         network: as the perturbation takes it.
@@ -45,7 +45,8 @@ def saved(
     """
     if not len(images):
         return images.clone()
-    levels = _levels(perturbation(network, images, labels, rng=rng), images).permute(0, 2, 3, 1).cpu().numpy()
+    perturbed = perturbation(network, images, labels, rng=rng)
+    levels = to_8bit(perturbed, towards=images).permute(0, 2, 3, 1).cpu().numpy()
     place = make_folder(Path(folder) / _name(perturbation.spec, network.spec))
     files = [place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png" for name in rng.ids]
     for file, picture in zip(files, levels, strict=True):
@@ -54,14 +55,6 @@ def saved(
         write_whole(file, buffer.getvalue())
     read = [torch.from_numpy(np.array(Image.open(file))) for file in files]
     return torch.stack(read).permute(0, 3, 1, 2).to(images) / 255
-
-
-def _levels(images: Tensor, origin: Tensor) -> Tensor:
-    """Gray levels, uint8: towards the original, and the nearest one where nothing changed."""
-    slack = 1e-4  # gray levels: 8/255 in float32 must stay 8
-    levels = images * 255
-    rounded = torch.where(images > origin, (levels + slack).floor(), (levels - slack).ceil())
-    return torch.where(images == origin, levels.round(), rounded).clamp(0, 255).to(torch.uint8)
 
 
 def _name(*specs: str) -> str:

@@ -3,7 +3,7 @@
 from robustseg.report.compare import Comparison, compare
 from robustseg.report.figures import q_figure, recall_figure, strength_figure
 from robustseg.report.page import page, write_report
-from robustseg.report.worst import WorstCase, worst_cases
+from robustseg.results.worst import WorstCase, worst_cases
 
 __all__ = [
     "Comparison",

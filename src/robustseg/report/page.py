@@ -12,7 +12,7 @@ from PIL import Image
 
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import json_line, write_whole
-from robustseg.report import tables, words, worst
+from robustseg.report import tables, words
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
 from robustseg.results import metrics
 from robustseg.results.findings import Finding, read_findings
@@ -168,7 +168,7 @@ def _audit(group: tables.Group) -> str:
 
 
 def _worst_cases(group: tables.Group) -> str:
-    table = worst.table(group)
+    table = tables.within_budgets(group)
     if table is None:
         return ""
     return (
@@ -218,7 +218,7 @@ def _road_users(group: tables.Group) -> str:
 
 
 def _worst(group: tables.Group) -> str:
-    table = tables.worst(group)
+    table = tables.within_budgets(group)
     if table is None:
         return ""
     return (
@@ -347,12 +347,23 @@ def _conditions(records: Sequence[Record]) -> str:
         "versions": values([f"{name} {version}" for r in records for name, version in r.versions.items()]),
         "commit": values([r.commit or "" for r in records]),
         "started": values([f"{min(r.started for r in records)} to {max(r.started for r in records)}"]),
+        **_unverified(records),
         "absent classes": "classes without a labelled pixel are left out, the same ones for clean and perturbed runs",
         "intervals": "95 %, 1000 bootstrap draws of circular blocks of 15 frames within sequences, seed 0",
     }
     rows |= {f"SHA-256 of {name}": values(digests) for name, digests in files.items()}
     body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
     return f'<div class="scroll short"><table class="conditions"><tbody>{body}</tbody></table></div>'
+
+
+def _unverified(records: Sequence[Record]) -> dict[str, str]:
+    """Said once: which records do not tell whether images, masks or code have changed since."""
+    old = sum(not record.verified for record in records)
+    said = (
+        f"{old} of {len(records)} records were measured before records kept digests of the images, masks and code that "
+        "they rest on: whether those have changed since is not known"
+    )
+    return {"unverified": said} if old else {}
 
 
 def _table(table: tables.Table, group: tables.Group, *, short: bool = False) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 
 from robustseg.core.labels import LabelSpace
 from robustseg.report.figures import q_interval, q_panels
-from robustseg.report.words import DASH, family, family_names, network_names, percent
+from robustseg.report.words import DASH, family_names, network_names, percent
 from robustseg.results import findings, metrics
 from robustseg.results.findings import Finding
 from robustseg.results.record import Record
 from robustseg.results.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
+from robustseg.results.worst import worst_cases
 
 
 class Cell(NamedTuple):
@@ -50,7 +51,7 @@ def groups(records: Sequence[Record], audited: Sequence[Finding] = ()) -> list[G
     """Records apart by what may be compared, in order of appearance."""
     found: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        key = record.data, record.label_space.names, record.size, record.ids
+        key = record.data, record.content, record.label_space.names, record.size, record.ids
         found.setdefault(key, []).append(record)
     return [
         Group(own[0].data, own[0].label_space, own[0].size, own[0].ids, own, findings.on(own, audited))
@@ -290,7 +291,7 @@ def _worth(value: object) -> str:
 
 def _audit(record: Record, audited: Sequence[Finding]) -> Cell:
     """The doubts that controls of an attack raised; `not checked` where there were none of this attack."""
-    if record.clean or family(record).kind != "attack":
+    if record.kind != "attack":
         return Cell(DASH, look="quiet")
     known = findings.about(record, audited)
     names = [found.check.replace("_", " ") for found in findings.suspicious(known)]
@@ -298,3 +299,26 @@ def _audit(record: Record, audited: Sequence[Finding]) -> Cell:
     texts = [*names, *(() if checked else ("not checked",))]
     told = "; ".join(f"{found.check.replace('_', ' ')}: {found.status}" for found in known)
     return Cell(", ".join(texts) or "ok", len(names), told, "flag" if names else "quiet")
+
+
+def within_budgets(group: Group) -> Table | None:
+    """One row a network and budget; None where no budget was tried twice."""
+    names = network_names(group.records)
+    head = ["network", "within", "records tried", "worst mIoU %", "none below %", "worst Q %", "worst pixels right %"]
+    rows = []
+    for case in worst_cases(group.records):
+        clean = metrics.miou(case.clean.counts)
+        rows.append(
+            [
+                Cell(names[case.network], title=case.network),
+                Cell(case.budget, look="spec"),
+                Cell(str(len(case.tried)), len(case.tried), "\n".join(r.perturbation for r in case.tried)),
+                share(case.miou),
+                share(case.bound, look="quiet"),
+                share(case.miou / clean if clean > 0 else float("nan"), look="bar"),
+                share(case.pixel_accuracy),
+                Cell(case.strongest.perturbation, look="spec"),
+                share(metrics.miou(case.counts)),
+            ]
+        )
+    return Table([*head, "strongest record", "its mIoU %"], rows, 2) if rows else None

@@ -10,11 +10,8 @@ from robustseg.core import registry
 from robustseg.core.errors import SpecError
 from robustseg.results import metrics
 from robustseg.results.findings import Finding, about, suspicious
-from robustseg.results.record import Record
+from robustseg.results.record import STRENGTHS, Record
 from robustseg.results.summary import clean_of, mean_score, raised
-
-STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
-"""Arguments that say how strong a perturbation is; the others say of which family."""
 
 ACRONYMS = {"apgd", "bim", "cospgd", "fgsm", "ifgsm", "ll", "llcm", "mifgsm", "pgd", "sea", "segpgd"}
 NORMS = {"linf": "L∞", "l2": "L2"}
@@ -35,7 +32,7 @@ class Family(NamedTuple):
     Args:
         name: as in the spec. norm: of its budget, or empty. rest: other arguments, as written.
         source: the network it was made against where that is not the measured one, or empty.
-        kind: `noise` or `attack`.
+        kind: `noise`, `corruption` or `attack`.
     """
 
     name: str
@@ -46,47 +43,11 @@ class Family(NamedTuple):
 
 
 def family(record: Record) -> Family:
-    """The family of a record's perturbation, read from its spec."""
-    try:
-        call = _call(record)
-        name = ast.unparse(call.func)
-    except SpecError:
-        return Family(record.perturbation, "", "", "", _kind("", record))
-    norm = ""
-    rest = [ast.unparse(argument) for argument in call.args]
-    for keyword in call.keywords:
-        if keyword.arg not in STRENGTHS:
-            rest.append(f"{keyword.arg}={ast.unparse(keyword.value)}")
-        elif keyword.arg == "budget" and isinstance(keyword.value, ast.Constant):
-            norm = str(keyword.value.value).partition(":")[0]
-    kind = _kind(name, record)
-    source = record.source if kind == "attack" and record.source not in ("", record.network) else ""
-    return Family(name, norm, ", ".join(rest), source, kind)
-
-
-def _call(record: Record) -> ast.Call:
-    """The call tree of a record's perturbation; of a saved one, that of what was saved."""
-    call = registry.parse(record.perturbation)
-    if ast.unparse(call.func) == "saved":
-        call = next((k.value for k in call.keywords if isinstance(k.value, ast.Call)), call)
-    return call
-
-
-def _kind(name: str, record: Record) -> str:
-    entry = registry.table().get(("perturbation", name))
-    if entry:
-        return "attack" if entry.decorator == "attack" else "noise"
-    return "attack" if record.backwards else "noise"
-
-
-def strength(record: Record) -> str:
-    """How strong a perturbation was asked to be, as written: `10/255`, or empty."""
-    try:
-        call = _call(record)
-    except SpecError:
-        return ""
-    texts = [str(k.value.value) for k in call.keywords if k.arg in STRENGTHS and isinstance(k.value, ast.Constant)]
-    return texts[0].rpartition(":")[2] if texts else ""
+    """The family of a record's perturbation."""
+    rest = [f"{name}={value}" for name, value in record.arguments.items() if name not in STRENGTHS]
+    source = record.source if record.kind == "attack" and record.source not in ("", record.network) else ""
+    norm = record.budget.norm if record.budget else ""
+    return Family(record.perturbation_name, norm, ", ".join(rest), source, record.kind)
 
 
 def family_names(records: Sequence[Record]) -> dict[Family, str]:
@@ -203,7 +164,7 @@ def _sentence(
 
 
 def _called(record: Record, records: Sequence[Record]) -> str:
-    size = strength(record)
+    size = record.strength
     name = family_names(records)[family(record)]
     return f"{name[:1].upper()}{name[1:]}" + (f" at {size}" if size else "")
 
@@ -211,8 +172,8 @@ def _called(record: Record, records: Sequence[Record]) -> str:
 def _beside_noise(worst: Record, measured: list[tuple[float, Record]], records: Sequence[Record]) -> str:
     """Half a sentence on what noise of the same realised strength does, where an attack is the worst."""
     size = mean_score(worst, "rms")
-    noise = [(q, r) for q, r in measured if family(r).kind == "noise" and mean_score(r, "rms") > 0]
-    if family(worst).kind != "attack" or not noise or not size > 0:
+    noise = [(q, r) for q, r in measured if r.kind == "noise" and mean_score(r, "rms") > 0]
+    if worst.kind != "attack" or not noise or not size > 0:
         return ""
     near = [pair for pair in noise if abs(math.log2(mean_score(pair[1], "rms") / size)) <= 0.5]
     if near:

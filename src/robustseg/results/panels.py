@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import make_folder, write_whole
 from robustseg.core.labels import IGNORE, LabelSpace
+from robustseg.core.levels import to_8bit
 
 VOID_COLOUR = (0, 0, 0)
 RIGHT_COLOUR = (225, 228, 232)
@@ -200,4 +201,4 @@ def _indexed(values: np.ndarray, colours: np.ndarray) -> Image.Image:
 
 def quantised(image: np.ndarray) -> np.ndarray:
     """Float images in [0, 1], `[3, h, w]`, as uint8 `[h, w, 3]` for a panel."""
-    return np.clip(np.rint(np.moveaxis(image, 0, -1) * 255), 0, 255).astype(np.uint8)
+    return to_8bit(np.moveaxis(image, 0, -1))

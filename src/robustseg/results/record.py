@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from robustseg.core.budget import Budget, as_255
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import read_lines
 from robustseg.core.labels import LabelSpace
+from robustseg.core.registry import describe
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class Counts:
         return cls(tuple(data["ids"]), np.array(data["confusion"], np.int64).reshape(k, k + 1), **rows)
 
 
+SCHEMA = 2
+"""The version of a record's fields. Records of earlier versions are migrated when they are read."""
+
 IDENTITY = (
     "network",
     "weights",
@@ -100,13 +105,14 @@ IDENTITY = (
     "batch_size",
     "precision",
 )
-"""The fields of a record that decide its numbers, besides the images."""
+DIGESTS = ("content", "code", "source_code")
+"""The fields of a record that decide its numbers, besides the images' ids; `DIGESTS` where they are known."""
 
 
 def measurement_key(fields: Mapping[str, Any], ids: Sequence[str]) -> str:
-    """A short name for a measurement from the `IDENTITY` fields and the image ids."""
-    text = json.dumps([[fields[name] for name in IDENTITY], list(ids)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """A short name for a measurement from its `IDENTITY` and `DIGESTS` fields and the image ids."""
+    known = [fields[name] for name in IDENTITY] + [{name: fields[name]} for name in DIGESTS if fields.get(name)]
+    return hashlib.sha256(json.dumps([known, list(ids)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,12 @@ class Record:
 
     Args:
         network, source, data, perturbation: specs; `source` made the perturbation, `network` was measured on it.
-        weights, source_weights: digests of what the two networks computed with (`provenance.digest`).
+        perturbation_name, kind, arguments, budget: what the perturbation's spec says, as data; see
+            `core.registry.Description`. `kind` is `clean`, `noise`, `corruption` or `attack`.
+        weights, source_weights: digests of what the two networks computed with (`core.provenance.digest`).
+        content: digest of the images and masks that were read; empty in records of schema 1, which are unverified.
+        code, source_code: digests of the user's code that the two networks ran (`core.provenance.code_digest`); empty
+            where they run only installed packages.
         label_space: the classes of network and data.
         counts: the pixel counts.
         scores: per image, in the order of `counts.ids`: `rms`, `linf` (of the perturbation, images in [0, 1]),
@@ -126,6 +137,7 @@ class Record:
         seed, batch_size, size, precision, device, versions, commit, started: the conditions of the run.
         seconds: spent on the batches, reading included. forwards, backwards: passes, one image through one network
             each. All three are of the whole pass over the data, which the records of one source share.
+        schema: the version of these fields.
     """
 
     network: str
@@ -134,8 +146,15 @@ class Record:
     perturbation: str
     label_space: LabelSpace
     counts: Counts
+    perturbation_name: str = ""
+    kind: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+    budget: Budget | None = None
     weights: str = ""
     source_weights: str = ""
+    content: str = ""
+    code: str = ""
+    source_code: str = ""
     scores: dict[str, list[float]] = field(default_factory=dict)
     verdicts: dict[str, list[str]] = field(default_factory=dict)
     flags: dict[str, Any] = field(default_factory=dict)
@@ -151,6 +170,16 @@ class Record:
     seconds: float = 0.0
     forwards: int = 0
     backwards: int = 0
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        said = describe(self.perturbation)
+        if not said.kind and self.kind:  # as recorded, where the package that knows the name is not installed
+            return
+        kind = said.kind or ("attack" if self.backwards else "noise")
+        read = {"perturbation": said.spec, "perturbation_name": said.name, "kind": kind, "budget": said.budget}
+        for name, value in {**read, "arguments": dict(said.arguments)}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -160,35 +189,54 @@ class Record:
     @property
     def key(self) -> str:
         """What tells this measurement from others: equal for a repeated one, and only for that."""
-        return measurement_key({name: getattr(self, name) for name in IDENTITY}, self.ids)
+        return measurement_key({name: getattr(self, name) for name in (*IDENTITY, *DIGESTS)}, self.ids)
 
     @property
     def clean(self) -> bool:
         """Whether nothing was perturbed."""
-        return self.perturbation == "clean"
+        return self.kind == "clean"
+
+    @property
+    def verified(self) -> bool:
+        """Whether the record says which images and masks were read, so that changed ones are noticed."""
+        return bool(self.content)
+
+    @property
+    def strength(self) -> str:
+        """How strong the perturbation was asked to be, such as `8/255`; empty where nothing says so."""
+        if self.budget:
+            return as_255(self.budget.eps)
+        return next((value.strip("'") for name, value in self.arguments.items() if name in STRENGTHS), "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, NaN as null."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"format": 1, **plain, "label_space": asdict(self.label_space), "counts": self.counts.to_json()}
+        budget = self.budget and {"norm": self.budget.norm, "eps": self.budget.eps, "region": None}
+        return {**plain, "budget": budget, "label_space": asdict(self.label_space), "counts": self.counts.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Record":
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; records of schema 1 are migrated.
 
         Raises:
-            RobustsegError: the line was written by another format of this package.
+            RobustsegError: the line was written by another schema of this package.
         """
-        if data.get("format") != 1:
+        if data.get("schema") != SCHEMA and data.get("format") != 1:  # schema 1 was called format
             raise RobustsegError(
-                f"expected a record of format 1, got {data.get('format')!r}; try the robustseg version that wrote it"
+                f"expected a record of schema 1 or {SCHEMA}, got {data.get('schema')!r}; "
+                "try the robustseg version that wrote it"
             )
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data and f.name != "schema"}
         known["label_space"] = LabelSpace.from_json(data["label_space"])
         known["counts"] = Counts.from_json(data["counts"])
         known["size"] = tuple(data["size"]) if data.get("size") else None
         known["scores"] = {k: [math.nan if v is None else v for v in vs] for k, vs in data.get("scores", {}).items()}
+        known["budget"] = Budget(data["budget"]["norm"], data["budget"]["eps"]) if data.get("budget") else None
         return cls(**known)
+
+
+STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
+"""Arguments that say how strong a perturbation is; the others say of which family it is."""
 
 
 def read_records(path: str | Path) -> list[Record]:

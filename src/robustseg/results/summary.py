@@ -72,7 +72,8 @@ def clean_of(record: Record, records: Sequence[Record]) -> Record | None:
 def conditions(record: Record) -> tuple[Any, ...]:
     """What must be equal for two records of one network to be comparable."""
     what = record.network, record.weights, record.data, record.label_space.names
-    return *what, record.ids, record.size, record.precision
+    digests = [digest for digest in (record.content, record.code) if digest]
+    return *what, record.ids, record.size, record.precision, *digests
 
 
 def raised(record: Record) -> list[str]:

@@ -44,8 +44,9 @@ from robustseg.studies.baer2020_evidence import (
     row_name,
 )
 from robustseg.studies.legacy import SEEDS, Cost, Finding, made_by, tier_of, write_study
-from robustseg.studies.pretraining import Pretraining, buildable, fabric_on, pretrain, spec_of, untrained
+from robustseg.studies.pretraining import Pretraining, buildable, pretrain, spec_of, untrained
 from robustseg.training import Recipe
+from robustseg.training.fabric import fabric_on
 from robustseg.training.redundant import AdaptiveRecipe, train_adaptive
 
 LAYER_SETS = {"none": ("all",), "updown": ("down", "up")}
@@ -340,7 +341,7 @@ class _Work:
         figures = Figures(_there(self.folder), _specs(self.study, self.folder), steps=self.study.steps)
         fitted = figures.fitted(role.removeprefix("triplet:"))
         threshold = (None, fitted) if fitted == fitted else plain.threshold
-        return Triplet(plain.teacher, plain.student, plain.adaptive, threshold=threshold).to(self.device)
+        return plain.with_(threshold=threshold)
 
     def recipe(self, name: str) -> AdaptiveRecipe:
         row, _, seed = name.rpartition("-")

@@ -528,9 +528,8 @@ def _watched(setting: Setting, who: str) -> Measuring:
 
 
 def _rows(setting: Setting, who: str) -> list[Row]:
-    common = {"precision": setting.passes, "place": f"networks/{who}"}
-    changes = [Row(who, who, "report", c.spec, c.draw, **common) for c in setting.changes.of(who)]
-    return [Row(who, who, **common), *changes]
+    clean = Row(who, who, precision=setting.passes, place=f"networks/{who}")
+    return [clean, *(replace(clean, perturbation=c.spec, seed=c.draw) for c in setting.changes.of(who))]
 
 
 @study("klingner2020")

@@ -87,7 +87,8 @@ def _axis(f: Evidence, kind: str) -> Table:
 
 
 def _ensemble(f: Evidence) -> Table:
-    strengths, rows = f.settings.changes.sea_strengths, []
+    strengths = f.settings.changes.sea_strengths
+    rows: list[tuple[Cell, ...]] = []
     for kind in KINDS:
         known = [q(f, who, SEA) for who in f.study.seeds[kind]]
         by_strength = [[values[s] for values in known if s in values] for s in strengths]

@@ -21,6 +21,7 @@ from robustseg.datasets.views import Spread
 from robustseg.networks import weights
 from robustseg.training import DepthTask, Recipe, train
 from robustseg.training.adversarial import Adversary
+from robustseg.training.fabric import fabric_on
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,3 @@ def pretrain(
     for who, how in untrained(networks, folder).items():
         on_step(f"train {who}: {how.architecture}")
         how.run(place_of(folder, who).parent, holdout=holdout, fabric=fabric_on(device, precision))
-
-
-def fabric_on(device: str, precision: str) -> Fabric:
-    """One process on this device."""
-    place = "gpu" if device.startswith("cuda") else "cpu"
-    made = Fabric(accelerator=place, devices=1, precision=precision)  # type: ignore[arg-type]
-    made.launch()
-    return made

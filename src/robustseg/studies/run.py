@@ -21,6 +21,7 @@ from robustseg.studies.page import conclude
 from robustseg.studies.study import CLEAN, Row, Study
 from robustseg.studies.trainings import Trained
 from robustseg.studies.verdicts import Verdict
+from robustseg.training.fabric import fabric_on
 
 SMALL = (48, 96)
 """The size of the image on which the passes of an attack are counted."""
@@ -135,10 +136,7 @@ class Work:
 
     def fabric(self) -> Fabric:
         """One process on the device of the run, with the study's precision of training."""
-        place = "gpu" if self.device.startswith("cuda") else "cpu"
-        made = Fabric(accelerator=place, devices=1, precision=self.study.precision)  # type: ignore[arg-type]
-        made.launch()
-        return made
+        return fabric_on(self.device, self.study.precision)
 
     def told(self, what: str, who: str, done: int, total: int) -> None:
         """Report progress of an extra step."""

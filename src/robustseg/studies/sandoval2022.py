@@ -336,10 +336,10 @@ def s3(f: Evidence) -> Basis:
 def s4(f: Evidence) -> Basis:
     """Shares of the clean mIoU in %."""
     clean, weak, strong = f.settings.perturbations
-    goal = {"ours": True, "block": f.study.images["report"].block}
+    block = f.study.images["report"].block
     cases = [
-        over_frames("weak", _runs(f, ("half", weak), ("half", clean)), _share, above=50, **goal),
-        over_frames("strong", _runs(f, ("half", strong), ("half", clean)), _share, below=10, **goal),
+        over_frames("weak", _runs(f, ("half", weak), ("half", clean)), _share, above=50, ours=True, block=block),
+        over_frames("strong", _runs(f, ("half", strong), ("half", clean)), _share, below=10, ours=True, block=block),
     ]
     own = " and ".join(percent(f.ratio("adversarial", spec)) for spec in (weak, strong))
     return Basis(cases, f"share of the clean mIoU in %; of the adversarial network {own}")

@@ -22,7 +22,7 @@ from robustseg.networks.depth import MultiTask
 from robustseg.results.depth_metrics import FARTHEST, NEAREST
 from robustseg.results.panels import Tile, map_picture, page_of, quantised
 from robustseg.synthesis.gradients import edge_agreement, high_frequency_share
-from robustseg.synthesis.paint import Settings, Step, Synthesis
+from robustseg.synthesis.paint import Settings, Synthesis, SynthesisStep
 
 PICTURES = 60
 """Pictures of a film, the last one included."""
@@ -34,7 +34,7 @@ class Reel:
     def __init__(self) -> None:
         self.pictures: list[np.ndarray] = []
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: SynthesisStep) -> None:
         """Keep a picture of all images side by side, at even distances and at the end."""
         passed = step.done * (PICTURES - 1) // step.total
         if step.done == step.total or passed > (step.done - 1) * (PICTURES - 1) // step.total:

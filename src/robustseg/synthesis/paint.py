@@ -95,7 +95,7 @@ class Settings:
         return self.budget if isinstance(self.budget, Budget) else Budget("l2", 1e6)
 
 
-class Step(NamedTuple):
+class SynthesisStep(NamedTuple):
     """Where a synthesis stands: steps done of all, the images `[starts * b, 3, h, w]` and the loss of each."""
 
     done: int
@@ -132,7 +132,7 @@ def inpaint(
     *,
     settings: Settings | None = None,
     rng: ImageRng,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[SynthesisStep], None] = lambda step: None,
 ) -> Synthesis:
     """Fill holes so that the network sees a label map there.
 
@@ -170,7 +170,7 @@ def generate(
     colours: "ClassColours | None" = None,
     settings: Settings | None = None,
     rng: ImageRng,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[SynthesisStep], None] = lambda step: None,
 ) -> Synthesis:
     """Draw images in which the network sees a label map.
 
@@ -204,7 +204,7 @@ def _synthesise(
     masks: Mask,
     settings: Settings,
     streams: ImageRng,
-    on_step: Callable[[Step], None],
+    on_step: Callable[[SynthesisStep], None],
 ) -> Synthesis:
     """Climb from starts `[starts * b, 3, h, w]` within masks `[b, h, w]` toward labels `[b, h, w]`."""
     labels = torch.where(masks, target, IGNORE)
@@ -230,7 +230,7 @@ def _synthesise(
     losses, diverged = -best.values, moves.diverged
     if diverged.any():
         log.warning("%d of %d syntheses diverged; the best image so far is kept", int(diverged.sum()), len(start))
-    on_step(Step(settings.steps, settings.steps, images, losses))
+    on_step(SynthesisStep(settings.steps, settings.steps, images, losses))
     return Synthesis(images.unflatten(0, shape), losses.unflatten(0, shape), diverged.unflatten(0, shape))
 
 
@@ -270,7 +270,7 @@ def _entered(offset: int) -> slice:
 class _Moves:
     """The move of an optimiser. It tells of each step, and remembers what diverged."""
 
-    def __init__(self, settings: Settings, masks: Mask, on_step: Callable[[Step], None]):
+    def __init__(self, settings: Settings, masks: Mask, on_step: Callable[[SynthesisStep], None]):
         self.settings, self.on_step = settings, on_step
         self.free = 3.0 * masks.flatten(1).sum(1).view(-1, 1, 1, 1)
         self.done = 0
@@ -289,7 +289,7 @@ class _Moves:
         self.last = -here.values
         self.first = self.first if self.done else self.last
         self.broken = self.broken | ~torch.isfinite(self.last)
-        self.on_step(Step(self.done, self.settings.steps, here.images, self.last))
+        self.on_step(SynthesisStep(self.done, self.settings.steps, here.images, self.last))
         gradient = coarsened(here.budget.masked(here.gradient), self._cell())
         moved = here.images + getattr(self, f"_{self.settings.optimiser}")(here, here.budget.masked(gradient))
         self.done += 1

@@ -1,9 +1,9 @@
-"""Adversarial training: an attack of the registry moves the images of each batch before the step of the one loop.
+"""Adversarial training: an attack of the registry perturbs the images of each batch before the training step.
 
 The attack sees the network that is trained, in evaluation mode, so that its passes leave the batch statistics alone. It is
-given the ground truth, unless its `goal` says otherwise. What it draws depends on (seed, epoch, image) alone, so a cut run goes on exactly and
-several processes see what one sees. Passes run in the precision of the training; under `16-mixed` in float32, since
-gradients in the images, a share of a pixel each, vanish in float16.
+given the ground truth, unless its `goal` says otherwise. Its random draws depend on (seed, epoch, image) alone, so an
+interrupted run resumes exactly and several processes see what one sees. Attacks run in the precision of the training; under
+`16-mixed` in float32, because the gradients of single pixels vanish in float16.
 
 Sources: Madry et al., ICLR 2018 (training on PGD); Wong, Rice, Kolter, ICLR 2020 (catastrophic overfitting); on
 segmentation Xu, Zhao, Jia, ICCV 2021 (half of a batch, attacked in evaluation mode); Croce, Singh, Hein, ECCV 2024 (all of it).
@@ -18,13 +18,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustseg.core import registry
 from robustseg.core.budget import Budget
 from robustseg.core.errors import RobustsegError
+from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Batch, Logits, Network, Perturbation, dtype_of
+from robustseg.core.types import Batch, Images, Logits, Network, Perturbation, dtype_of
+from robustseg.networks.fast import fast
+from robustseg.training.labels import Labels, miou_on
+from robustseg.training.task import HeldOut, Loss, Setup
 
 CHECK_STEPS = 10
 """Of the SegPGD by which the best weights are chosen, in the budget of the training. Of attacks of ten steps that cost alike it
@@ -123,6 +127,63 @@ def attack_precision(fabric: Fabric) -> AbstractContextManager[Any]:
     """Within: the precision of an attack's passes in a training."""
     half = fabric.strategy.precision.precision == "16-mixed"
     return nullcontext() if half else fabric.autocast()
+
+
+class AdversarialLabels(Labels):
+    """Learn the labels of attacked images, or of clean images with the TRADES term; ranked by mIoU under attack.
+
+    Args:
+        setup: of the training. adversary: attacks the images of each batch.
+    """
+
+    def __init__(self, setup: Setup, adversary: Adversary):
+        super().__init__(setup)
+        self.adversary = adversary
+
+    @property
+    def spec(self) -> str:
+        return f"labels under {self.adversary}"
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        recipe = {**dataclasses.asdict(self.setup.recipe), "adversary": dataclasses.asdict(self.adversary)}
+        return {"recipe": recipe, "holdout_attack": self.adversary.checks()[0].spec}
+
+    def images(self, batch: Batch, step: int) -> Images:
+        """The attacked images; with TRADES the clean ones, followed by the attacked ones."""
+        network, _, _, recipe, fabric = self.setup
+        epoch = step / self.batches.per_epoch
+        moved = self.adversary.moved(network, batch, epoch=epoch, seed=recipe.seed, fabric=fabric).images
+        images = torch.cat([batch.images, moved]) if self.adversary.trades else moved
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def loss_of(self, logits: Logits, batch: Batch) -> Loss:
+        """Cross-entropy, with TRADES plus `trades * drift`."""
+        clean, *attacked = logits.float().split(len(batch.labels))
+        total = self.cross_entropy(clean, batch)
+        for moved_logits in attacked:
+            labelled = batch.labels != IGNORE
+            weights_of_pixels = self.class_weights[batch.labels.where(labelled, 0)] * labelled
+            total = total + self.adversary.trades * drift(clean, moved_logits, weights_of_pixels)
+        return Loss(self.over_batch(total, batch), {}, [(batch.ids, logits[: len(batch.ids)])])
+
+    def measure(self, trained: nn.Module) -> HeldOut:
+        """Clean mIoU, and mIoU under the attacks of `Adversary.checks`; the one of many steps is the rank."""
+        network, holdout, fabric = self.network_in(trained), self.setup.holdout, self.setup.fabric
+        guide = fast(network)
+
+        def under(attack: Perturbation) -> float:
+            def attacked(batch: Batch) -> Images:
+                with attack_precision(fabric):
+                    return attack(guide, batch.images, batch.labels, rng=ImageRng(0, batch.ids))
+
+            return miou_on(network, holdout, fabric, attack=attacked)
+
+        clean = miou_on(network, holdout, fabric)
+        robust, single_step = (under(attack) for attack in self.adversary.checks())
+        fooled = overfitted(robust, single_step)
+        warning = "catastrophic overfitting: it holds against one step only" if fooled else ""
+        return HeldOut({"miou": clean, "robust_miou": robust, "single_step_miou": single_step}, robust, warning)
 
 
 def overfitted(many_steps: float, single_step: float) -> bool:

@@ -1,8 +1,8 @@
-"""What lets a training go on exactly: batches and draws by the number of the step, and checkpoints that are whole.
+"""Exact resume: batches and random draws by the number of the step, and checkpoints that are whole.
 
 A step depends on (seed, step) alone: the order of the images is a permutation drawn from (seed, epoch), augmentation is
-drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So nothing of the
-random state needs to be stored.
+drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So no random state
+needs to be stored.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,8 +77,14 @@ class Batches:
         return self.augment(self.samples[index], rng)
 
 
+CACHE_BYTES = 4e9
+"""Memory for the images of one data set."""
+
+
 class Remembered:
-    """A data set whose images, read once, stay in memory as 8-bit values while they fit in 4 GB.
+    """A data set whose images are rounded to 8 bit and stay in memory, once read, while they fit in `CACHE_BYTES`.
+
+    An image that does not fit is read and rounded again each time, so it does not matter which ones fit.
 
     Args:
         extras: names of what else of a sample is kept: images of its size, or small tensors.
@@ -87,26 +93,23 @@ class Remembered:
         RobustsegError: when read, an image or an extra is not finite. SpecError: an extra is not there.
     """
 
-    def __init__(self, data: Dataset, extras: Collection[str] = (), most_bytes: float = 4e9):
-        self.data, self.extras, self.free = data, tuple(extras), most_bytes
-        self.known: dict[int, tuple[Tensor, Tensor, dict[str, Tensor]]] = {}
+    def __init__(self, data: Dataset, extras: Collection[str] = ()):
+        self.data, self.extras, self.free = data, tuple(extras), CACHE_BYTES
+        self.known: dict[int, _Packed] = {}
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Sample:
-        if index not in self.known:
-            sample = self._read(index)
-            frames = {name: _as_bytes(x) if x.shape == sample.image.shape else x for name, x in sample.extras.items()}
-            kept = _as_bytes(sample.image), sample.labels.to(torch.uint8), frames
-            size = sum(x.numel() * x.element_size() for x in (*kept[:2], *frames.values()))
-            if self.free < size:
-                return sample
-            self.free -= size
-            self.known[index] = kept
-        image, labels, frames = self.known[index]
-        extras = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in frames.items()}
-        return Sample(image.float() / 255, labels.to(torch.int64), self.data.ids[index], extras)
+        packed = self.known.get(index)
+        if packed is None:
+            packed = _packed(self._read(index))
+            size = sum(x.numel() * x.element_size() for x in (packed.image, packed.labels, *packed.extras.values()))
+            if size <= self.free:
+                self.free -= size
+                self.known[index] = packed
+        extras = {name: x.float() / 255 if x.dtype == torch.uint8 else x for name, x in packed.extras.items()}
+        return Sample(packed.image.float() / 255, packed.labels.to(torch.int64), self.data.ids[index], extras)
 
     def _read(self, index: int) -> Sample:
         sample = self.data[index]
@@ -126,6 +129,19 @@ class Remembered:
         return Sample(sample.image, sample.labels, sample.id, extras)
 
 
+class _Packed(NamedTuple):
+    """A sample whose images and labels are 8-bit values."""
+
+    image: Tensor
+    labels: Tensor
+    extras: dict[str, Tensor]
+
+
+def _packed(sample: Sample) -> _Packed:
+    extras = {name: _as_bytes(x) if x.shape == sample.image.shape else x for name, x in sample.extras.items()}
+    return _Packed(_as_bytes(sample.image), sample.labels.to(torch.uint8), extras)
+
+
 def _as_bytes(image: Tensor) -> Tensor:
     return (image * 255).round().to(torch.uint8)
 
@@ -139,12 +155,12 @@ def layer_draws(seed: int, step: int, fabric: Fabric) -> Iterator[None]:
 
 
 class Checkpoint:
-    """The file from which a cut run goes on, and only under the conditions under which it was begun.
+    """The file from which an interrupted run resumes, and only under the conditions under which it was begun.
 
     Args:
         path: of the file.
         fabric: its precision and its loss scale are kept too.
-        recipe: what a run keeps from its first step to its last, however often it is cut.
+        recipe: what a run keeps from its first step to its last, however often it is interrupted.
         conditions: what else it keeps, by name.
     """
 
@@ -199,6 +215,5 @@ class Checkpoint:
 
 def identity(data: Dataset) -> str:
     """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
-    size = getattr(data, "size", None)
-    seen = f" at {size[0]}x{size[1]}" if size else ""
+    seen = f" at {data.size[0]}x{data.size[1]}" if data.size else ""
     return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"

@@ -5,12 +5,15 @@ are asked for. The classes are CamVid's eleven.
 """
 
 import functools
+import hashlib
 import re
+from pathlib import Path
 
 from robustseg.core.errors import SpecError
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.streets.frame import render
 from robustseg.datasets.streets.scene import street
 
@@ -19,7 +22,7 @@ SPLITS = {"train": (0, 8000), "val": (8000, 1000), "test": (9000, 1000)}
 
 
 @dataset("streets")
-class Streets:
+class Streets(Dataset):
     """Procedural street video rendered by ourselves, with labels, depth, poses and moving objects.
 
     Frame t of a scene is 0.1 s after frame t - 1. Extras of every sample: `depth [h, w]` (metres along the optical
@@ -40,6 +43,8 @@ class Streets:
     """
 
     label_space = CAMVID
+
+    size: tuple[int, int]
 
     def __init__(
         self,
@@ -81,6 +86,10 @@ class Streets:
             return Sample(sample.image, sample.labels, sample.id, {**sample.extras, **near})
         return sample
 
+    def fingerprint(self, index: int) -> str:
+        """What decides a made-up image: the code that draws it, its seed, scene, frame and size."""
+        return f"{_renderer()}:{self.seed}:{self.frames[index]}:{self.size}:{self.step}"
+
     def frame(self, scene: int, frame: int) -> Sample:
         """Any frame of any scene, within the set or not (negative frames lie before the start)."""
         return _rendered(self.seed, scene, frame, *self.size, self.step)
@@ -102,6 +111,12 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     if len(numbers) != 2 or min(numbers) < 16:
         raise SpecError(f"expected a size like '256x512', at least 16x16, got '{size}'; try size='256x512'")
     return numbers[0], numbers[1]
+
+
+@functools.cache
+def _renderer() -> str:
+    """A digest of the code of this folder."""
+    return hashlib.sha256("".join(map(sha256, sorted(Path(__file__).parent.glob("*.py")))).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

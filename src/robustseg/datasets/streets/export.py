@@ -12,6 +12,7 @@ from PIL import Image
 from robustseg.core.errors import DatasetNotFound, RobustsegError
 from robustseg.core.files import write_whole
 from robustseg.core.labels import IGNORE
+from robustseg.core.levels import to_8bit
 from robustseg.core.types import Sample
 from robustseg.datasets.files import read_image, read_labels, train_ids_of
 from robustseg.datasets.streets.dataset import SPLITS, Streets
@@ -91,7 +92,7 @@ def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
 
 
 def _arrays(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    image = (sample.image * 255).round().byte().permute(1, 2, 0).numpy()
+    image = to_8bit(sample.image).permute(1, 2, 0).numpy()
     labels = torch.where(sample.labels == IGNORE, VOID, sample.labels).byte().numpy()
     depth = sample.extras["depth"]
     millimetres = (depth.double() * 1000).round().clamp(1, 65535)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import run
 
+from commands import run
 from robustseg import api
 from robustseg.datasets.files import read_image
 from robustseg.networks.weights import save

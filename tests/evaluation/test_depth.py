@@ -10,7 +10,7 @@ from robustseg.cli import app
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import read_lines
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.datasets.streets import Streets
 from robustseg.depth.geometry import rigid_pose
 from robustseg.evaluation.depth import (
@@ -38,7 +38,7 @@ def street() -> list[Sample]:
     return [data[i] for i in range(6)]
 
 
-class Known:
+class Known(Dataset):
     """Samples as a data set, with some extras left out."""
 
     spec, label_space = "known", gray_space(11)

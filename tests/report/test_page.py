@@ -271,7 +271,7 @@ def test_families_are_told_apart_by_as_little_as_needed() -> None:
     moved = runs.record("zoo:a", specs[0], 0.3, source="zoo:b")
     names = list(words.family_names([*records, moved]).values())
     assert names == ["FGSM", "PGD L∞ (steps=20)", "PGD L∞ (steps=5)", "PGD L2", "FGSM of b", "gaussian"]
-    assert [words.strength(r) for r in records] == ["2/255", "2/255", "2/255", "1", "2/255"]
+    assert [r.strength for r in records] == ["2/255", "2/255", "2/255", "255/255", "2/255"]
 
 
 def test_trained_networks_are_called_by_the_folder_of_their_training() -> None:
@@ -339,6 +339,6 @@ def test_no_records_and_no_room_give_one_sentence(tmp_path: Path) -> None:
 
 def test_a_saved_perturbation_is_of_the_family_of_what_was_saved() -> None:
     plain = runs.record("a", "fgsm(budget='linf:8/255')", 0.2)
-    saved = replace(plain, perturbation=f"saved(perturbation={plain.perturbation}, folder='images')")
+    saved = runs.record("a", f"saved(perturbation={plain.perturbation}, folder='images')", 0.2)
     assert words.family(saved) == words.family(plain)
-    assert words.strength(saved) == words.strength(plain) == "8/255"
+    assert saved.strength == plain.strength == "8/255"

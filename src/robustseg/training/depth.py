@@ -1,24 +1,24 @@
-"""Depth from unlabelled video as a second task: what it adds to each step of the one loop.
+"""Depth from unlabelled video, beside labels or alone.
 
-A step sees a batch with labels and a batch of video of the same size, in one pass of the encoder, so batch norm sees both.
-The video's loss is that of view synthesis (`robustseg.photometric`), for which a second network, here and not kept,
-tells how the camera moved. In most of a training it only says where to begin: the frames are aligned from there (`robustseg.odometry`), and depths
-searched about those that the network sees are labels besides (`robustseg.stereo`). One number, the weight lambda, makes every training of a
-comparison: 0 is the control, whose encoder sees the video in batch norm and learns nothing from it; without video it is the single task.
+A step sees a batch with labels and a batch of video of the same size in one pass of the encoder, so batch norm sees both.
+The video's loss is that of view synthesis (`robustseg.depth.photometric`), for which a second network, which is not kept,
+estimates how the camera moved. In most of a training this estimate is only the start: the frames are aligned from there
+(`robustseg.depth.odometry`), and depths searched near those of the network are additional labels (`robustseg.depth.stereo`).
+One number, the weight lambda, covers every training of a comparison: 0 is the control, whose encoder sees the video in batch
+norm and learns nothing from it; without video it is the single task.
 
 Sources: Klingner, Bär, Fingscheidt, CVPR Workshops 2020; Zhou et al., CVPR 2017, and Godard et al., ICCV 2019 (motion).
 """
 
-import logging
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError, SpecError
@@ -27,7 +27,6 @@ from robustseg.core.types import (
     Dataset,
     Depth,
     Images,
-    Intrinsics,
     Mask,
     Network,
     PerImage,
@@ -37,16 +36,15 @@ from robustseg.core.types import (
 )
 from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.triplets import EXTRAS, Uncalibrated, frames_of
-from robustseg.depth.geometry import disparity_to_depth, shrink_intrinsics
+from robustseg.depth.geometry import disparity_to_depth
 from robustseg.depth.odometry import TRACKING, align
-from robustseg.depth.photometric import SMALLER, ViewSynthesis, view_synthesis_loss
+from robustseg.depth.photometric import SMALLER, Views, ViewSynthesis, view_synthesis_loss
 from robustseg.depth.stereo import label_loss, search_depth
 from robustseg.networks.depth import MultiTask
-from robustseg.networks.motion import SHIFT_SCALE, TURN_SCALE, Scene, WithMotion
-from robustseg.training.resumable import Batches, Remembered, identity
-
-log = logging.getLogger(__name__)
-
+from robustseg.networks.motion import SHIFT_SCALE, TURN_SCALE, Answers, Scene, WithMotion
+from robustseg.training.labels import Labels
+from robustseg.training.resumable import Batches, Remembered, identity, layer_draws
+from robustseg.training.task import HeldOut, Loss, Setup, Task
 
 UNMASKED = 0.1
 """The share of a training, from its start, in which auto-masking leaves no pixel out.
@@ -92,57 +90,89 @@ class DepthTask:
             )
 
 
-class SecondTask:
-    """The video of a training: its batches, what is trained with it, and what it loses.
+class DepthFromVideo(Task):
+    """Learn depth from video, beside labels or alone: its batches, the motion network, and the loss of view synthesis.
 
     Args:
-        task: what is learned from which video. network: that learns it beside its labels.
-        augment, batch_size, seed, fabric: of the training.
+        setup: of the training; the network is a `MultiTask`. depth: what is learned from which video.
+        labels: the task of the labels, of the same setup; None: depth alone, and the held-out data are video.
 
     Attributes:
-        batches: of video. trained: the network with what learns beside it. identity: of the video.
+        video_batches: the video of each step. trained: the network with what learns beside it.
 
     Raises:
         RobustsegError: the network has no depth decoder, the crop is no multiple of what the encoder halves to, or a class
             that moves is none of the network's. SpecError: as the video's spec.
     """
 
-    def __init__(
-        self, task: DepthTask, network: Network, *, augment: Augmentation, batch_size: int, seed: int, fabric: Fabric
-    ):
+    trained: WithMotion
+
+    def __init__(self, setup: Setup, depth: DepthTask, labels: Labels | None):
+        network, _, _, recipe, fabric = setup
         if not isinstance(network, MultiTask):
             raise RobustsegError(
                 f"expected a network with a depth decoder, got '{network.spec}'; try multitask(encoder='resnet18')"
             )
-        _require_multiples(augment.crop, network)
-        augment = augment._replace(scale=task.scale)
-        unknown = [name for name in task.moving if name not in network.label_space.names]
+        _require_multiples(recipe.crop, network)
+        unknown = [name for name in depth.moving if name not in network.label_space.names]
         if unknown:
             known = ", ".join(network.label_space.names)
             raise SpecError(f"expected classes of '{network.spec}' that move, got '{unknown[0]}'; try {known}")
-        video: Dataset = registry.build("data", task.video)
+        augment = Augmentation(recipe.crop, depth.scale, recipe.flip, recipe.colour)
+        video: Dataset = registry.build("data", depth.video)
         _require_large(video, augment)
-        self.task, self.identity = task, identity(video)
+        self.setup, self.depth, self.labels, self._identity = setup, depth, labels, identity(video)
         self.calibrated = not len(video) or "intrinsics" in video[0].extras
-        self.batches = Batches(
-            self._known(video), augment, batch_size=batch_size, seed=seed, fabric=fabric, extras=EXTRAS
+        self.video_batches = Batches(
+            self._known(video),
+            augment,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            fabric=fabric,
+            extras=EXTRAS,
         )
+        self.batches = labels.batches if labels else self.video_batches
+        self.uncounted_passes = 4.0 if labels else 2.0  # of the images with labels, if any, and of the frames
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.trained = WithMotion(network, task.weight, calibrated=self.calibrated)
-
-    @property
-    def alone(self) -> bool:
-        """Whether no label is used."""
-        return self.task.weight == 1
-
-    @property
-    def passes(self) -> float:
-        """Forwards and backwards of the network for each image of a batch: its own, and those of a frame."""
-        return 2.0 if self.alone else 4.0
+            torch.manual_seed(recipe.seed)
+            self.trained = WithMotion(network, depth.weight, calibrated=self.calibrated)
 
     def _known(self, video: Dataset) -> Dataset:
         return video if self.calibrated else Uncalibrated(video)
+
+    @property
+    def spec(self) -> str:
+        beside = f"{self.labels.spec}, " if self.labels else ""
+        return f"{beside}{self.depth} on {self._identity}"
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        notes = self.labels.notes if self.labels else {"recipe": dataclasses.asdict(self.setup.recipe)}
+        return {**notes, "recipe": {**notes["recipe"], "depth": dataclasses.asdict(self.depth)}}
+
+    def network_in(self, trained: nn.Module) -> MultiTask:
+        """The network without the motion network."""
+        assert isinstance(trained, WithMotion)
+        return trained.network
+
+    def loss(self, model: nn.Module, batch: Batch, step: int) -> Loss:
+        """The losses of labels and video; one pass of the encoder sees both."""
+        images, video = batch.images, batch
+        if self.labels:
+            images = self.labels.images(batch, step)
+            video = self.video_batches[step].to(self.setup.fabric.device)
+        with layer_draws(self.setup.recipe.seed, step, self.setup.fabric):
+            answers: Answers = model(images, *frames_of(video))
+        lost = Loss(torch.zeros((), device=self.setup.fabric.device), {}, [])
+        if self.labels and answers.logits is not None:
+            lost = self.labels.loss_of(answers.logits, batch)
+        if answers.scene is None:
+            return lost
+        steps = self.batches.per_epoch * self.setup.recipe.epochs
+        view = self.view(self.setup.network, answers.scene, video, progress=step / steps)
+        loss = view.loss.mean()
+        figures = {"depth_loss": loss, "masked": view.masked_share.mean()}
+        return Loss(lost.loss + loss, figures, [*lost.outputs, (video.ids, view.loss)])
 
     def view(self, network: Network, scene: Scene, video: Batch, *, progress: float = 1.0) -> ViewSynthesis:
         """How well the scene explains the frames.
@@ -155,7 +185,7 @@ class SecondTask:
         Args:
             network: that finds what moves. progress: of the training, 0 to 1, see `UNMASKED`.
         """
-        moving = self._moving(network, video.images) if self.task.moving else None
+        moving = self._moving(network, video.images) if self.depth.moving else None
         told = torch.cat([scene.pose_previous, scene.pose_next])
         if progress < UNMASKED:
             return self._explained(scene, video, told, moving, auto_mask=False, smaller=SMALLER)
@@ -193,78 +223,94 @@ class SecondTask:
         )
 
     def _moving(self, network: Network, frames: Images) -> Mask:
-        movers = [i for i, name in enumerate(network.label_space.names) if name in self.task.moving]
+        movers = [i for i, name in enumerate(network.label_space.names) if name in self.depth.moving]
         with frozen(network), torch.no_grad():
             return torch.isin(network.predict(frames), torch.tensor(movers, device=frames.device))
 
-    def require_motion(self, masked: Sequence[float | None], *, first: bool) -> None:
-        """Say where no step of an epoch found a pixel that motion explains better than rest, so that there is nothing to learn.
-
-        Raises:
-            RobustsegError: in the first epoch, as with a camera that stands still; later it is logged.
-        """
-        if set(masked) != {1.0}:
-            return
-        sentence = (
-            f"expected video of a moving camera, got '{self.task.video}', in which no pixel of a whole epoch is explained "
+    def problem(self, figures: Sequence[Mapping[str, float]]) -> str:
+        """No step of an epoch found a pixel that motion explains better than standing still."""
+        if {step.get("masked") for step in figures} != {1.0}:
+            return ""
+        return (
+            f"expected video of a moving camera, got '{self.depth.video}', in which no pixel of a whole epoch is explained "
             "better by depth than by standing still; try a drive, or a larger step between its frames"
         )
-        if first:
-            raise RobustsegError(sentence)
-        log.warning("%s, or a smaller learning rate", sentence)
 
-    def measure(self, trained: WithMotion, holdout: Dataset, fabric: Fabric) -> float:
-        """The mean loss of view synthesis on held-out video, cut at the right and bottom to what the encoder halves to."""
-        samples, losses = Remembered(self._known(holdout), EXTRAS), []
+    def measure(self, trained: nn.Module) -> HeldOut:
+        """What the labels measure; of depth alone the loss of view synthesis on held-out video, the lowest of which ranks highest."""
+        if self.labels:
+            return self.labels.measure(self.network_in(trained))
+        lost = self._held_out_loss(trained)
+        return HeldOut({"miou": math.nan, "depth_loss": lost}, rank=-lost)
+
+    def _held_out_loss(self, trained: nn.Module) -> float:
+        """The mean over frames, cut at the right and bottom to what the encoder halves to."""
+        divisor = self.network_in(trained).expects.divisor or 1
+        samples, losses = Remembered(self._known(self.setup.holdout), EXTRAS), []
         for index in range(len(samples)):
-            video = Batch.of([_cut(samples[index], trained.network)]).to(fabric.device)
-            losses.append(float(self.look(trained, video)[1].loss))
+            video = Batch.of([_cut(samples[index], divisor)]).to(self.setup.fabric.device)
+            losses.append(float(self.look(trained, video).view.loss))
         return sum(losses) / len(losses)
 
-    def look(self, trained: WithMotion, video: Batch) -> tuple[Scene, ViewSynthesis]:
-        """What a trained network makes of video; nothing learns."""
+    def pictures(self, trained: nn.Module) -> dict[str, Tensor]:
+        """Frames, their disparity (near is bright), both neighbours warped onto them (black: out of view), and masked pixels."""
+        if not self.depth.weight:
+            return {}
+        video = self.video_batches[0].to(self.setup.fabric.device)
+        scene, view = self.look(trained, video)
+        warps = {"warped previous": view.previous, "warped next": view.following}
+        return {
+            "frame": video.images,
+            **{name: warp.images * warp.valid.unsqueeze(1) for name, warp in warps.items()},
+            "disparity": (scene.disparity / scene.disparity.amax((1, 2), keepdim=True)).unsqueeze(1),
+            "masked": view.masked.float().unsqueeze(1),
+        }
+
+    def look(self, trained: nn.Module, video: Batch) -> "Look":
+        """The scene that a trained network sees in video, and how well it explains the frames; without gradients."""
+        assert isinstance(trained, WithMotion)
         with frozen(trained), torch.no_grad():
             scene = trained.scene(trained.network.disparity(video.images), *frames_of(video))
-            return scene, self.view(trained.network, scene, video)
+            return Look(scene, self.view(trained.network, scene, video))
+
+
+class Look(NamedTuple):
+    """A scene, and how well it explains the frames."""
+
+    scene: Scene
+    view: ViewSynthesis
 
 
 class _Small(NamedTuple):
-    """Frames, what is known of them and what moves, small enough for aligning and searching, which pass over them many times (`ROWS`)."""
+    """Frames with their depth, small enough for aligning and searching, which pass over them many times (`ROWS`)."""
 
-    images: Images
-    neighbours: tuple[Images, Images]
+    views: Views
     depth: Depth
-    intrinsics: Intrinsics
-    moving: Mask
 
     @classmethod
     def of(cls, scene: Scene, video: Batch, moving: Mask | None) -> "_Small":
         part = 1
         while min(video.images.shape[-2:]) >= 2 * part * ROWS:
             part *= 2
-        images, previous, following = (
-            F.avg_pool2d(x, part) for x in (video.images, *(video.extras[n] for n in EXTRAS[:2]))
-        )
+        previous, following = (video.extras[name] for name in EXTRAS[:2])
+        views = Views.of(video.images, previous, following, scene.intrinsics.detach(), moving).smaller(part)
         whole = F.interpolate(
             scene.disparity.unsqueeze(1), video.images.shape[-2:], mode="bilinear", align_corners=False
         )
-        depth = disparity_to_depth(F.avg_pool2d(whole, part)).squeeze(1)
-        if moving is None:
-            moving = torch.zeros_like(video.images[:, 0], dtype=torch.bool)
-        moving = F.max_pool2d(moving.to(images).unsqueeze(1), part).squeeze(1) > 0
-        return cls(images, (previous, following), depth, shrink_intrinsics(scene.intrinsics.detach(), part), moving)
+        return cls(views, disparity_to_depth(F.avg_pool2d(whole, part)).squeeze(1))
 
     def aligned(self, poses: Pose) -> Pose:
         """The poses to both neighbours, those before first, found by aligning."""
-        known = self.depth.detach().masked_fill(self.moving, torch.nan)  # what is no number does not count
-        twice = (x.repeat(2, *(1,) * (x.dim() - 1)) for x in (self.images, known, self.intrinsics))
+        known = self.depth.detach().masked_fill(~self.views.counted, torch.nan)  # NaN does not count
+        twice = (x.repeat(2, *(1,) * (x.dim() - 1)) for x in (self.views.images, known, self.views.intrinsics))
         images, depth, intrinsics = twice
-        return align(images, torch.cat(self.neighbours), depth, poses, intrinsics, steps=TRACKING, believed=False)
+        return align(images, torch.cat(self.views.neighbours), depth, poses, intrinsics, steps=TRACKING, believed=False)
 
     def lacks(self, poses: Tensor) -> PerImage:
-        """What the depth lacks to that found by searching about it."""
-        searched = search_depth(self.images, self.neighbours, self.depth.detach(), poses.chunk(2), self.intrinsics)
-        return label_loss(self.depth, searched._replace(clear=searched.clear & ~self.moving))
+        """How far the depth is from that found by searching about it."""
+        images, neighbours, intrinsics, counted = self.views
+        searched = search_depth(images, neighbours, self.depth.detach(), poses.chunk(2), intrinsics)
+        return label_loss(self.depth, searched._replace(clear=searched.clear & counted))
 
 
 def _apart(told: Pose, found: Pose) -> Tensor:
@@ -297,8 +343,7 @@ def _require_large(video: Dataset, augment: Augmentation) -> None:
         )
 
 
-def _cut(sample: Sample, network: MultiTask) -> Sample:
-    divisor = network.expects.divisor or 1
+def _cut(sample: Sample, divisor: int) -> Sample:
     height, width = (side // divisor * divisor for side in sample.image.shape[-2:])
     frames = {name: sample.extras[name][:, :height, :width] for name in EXTRAS[:2]}
     extras = {**frames, "intrinsics": sample.extras["intrinsics"]}

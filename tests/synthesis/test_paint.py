@@ -11,14 +11,14 @@ import torch.nn.functional as functional
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.losses.pixelwise import total_variation
 from robustseg.synthesis.paint import (
     OPTIMISERS,
     SHIFT,
     ClassColours,
     Settings,
-    Step,
+    SynthesisStep,
     _Moves,
     class_colours,
     coarsened,
@@ -79,7 +79,7 @@ def test_the_optimum_in_a_ball_of_a_linear_network_is_found(optimiser):
 def test_without_a_ball_a_linear_network_drives_colours_to_a_corner(optimiser):
     network = PixelNetwork(classes=2)
     target = torch.tensor([[0, 1]]).repeat(5, 3).unsqueeze(0)
-    settings = Settings(optimiser=optimiser, steps=400, step=0.05, noise=0.05, starts=2)
+    settings = Settings(optimiser=optimiser, steps=100, step=0.1, noise=0.05, starts=2)
     done = generate(network, target, settings=settings, rng=ids(1))
     corners = torch.stack([(pull_of(network, label) > 0).double() for label in (0, 1)])
     expected = corners[target].permute(0, 3, 1, 2)
@@ -131,7 +131,7 @@ def test_an_image_does_not_depend_on_its_batch_and_comes_out_again(optimiser):
 
 def test_each_step_is_told_and_the_last_one_is_the_result():
     images, masks, target = scene()
-    steps: list[Step] = []
+    steps: list[SynthesisStep] = []
     settings = Settings(steps=7, starts=2)
     done = inpaint(SmallNetwork(), images, masks, target, settings=settings, rng=ids(2), on_step=steps.append)
     assert [(s.done, s.total) for s in steps] == [(i, 7) for i in range(8)]
@@ -264,7 +264,7 @@ def test_masks_widen_by_the_pixels_that_are_named():
     assert torch.equal(widened(masks, 0), masks)
 
 
-class Coloured:
+class Coloured(Dataset):
     """A data set whose classes have Gaussian colours that are known."""
 
     spec, label_space, ids = "coloured", gray_space(3), ("a", "b")

@@ -6,14 +6,13 @@ budgets, images of other networks, and noise are all tried. An image that a reco
 records that left [0, 1] do not count.
 """
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from robustseg.report.tables import Cell, Group, Table, share
-from robustseg.report.words import network_names
+from robustseg.core.budget import Budget
 from robustseg.results import metrics
 from robustseg.results.record import Counts, Record
 from robustseg.results.summary import conditions
@@ -50,39 +49,27 @@ def worst_cases(records: Sequence[Record]) -> list[WorstCase]:
     found = []
     for own in apart.values():
         clean = next((r for r in own if r.clean), None)
-        budgets = [budget for r in own if (budget := _budget(r))]
-        for budget in sorted(set(budgets)):
+        budgets = Counter((r.budget.norm, r.budget.eps) for r in own if r.budget)
+        for budget in (Budget(norm, eps) for norm, eps in sorted(budgets)):
             tried = [r for r in own if not r.clean and _within(r, budget).any()]
-            if clean and len(tried) > 1 and budgets.count(budget) > 1:
+            if clean and len(tried) > 1 and budgets[budget.norm, budget.eps] > 1:
                 found.append(_worst_case(budget, clean, tried))
     return found
 
 
-class _Budget(NamedTuple):
-    norm: str
-    eps: float
-    text: str
-
-
-def _budget(record: Record) -> _Budget | None:
-    """What a record's spec allows it."""
-    given = re.search(r"budget='((linf|l2):([\d.e+-]+)(?:/([\d.]+))?)'", record.perturbation)
-    return _Budget(given[2], float(given[3]) / float(given[4] or 1), given[1]) if given else None
-
-
-def _worst_case(budget: _Budget, clean: Record, tried: list[Record]) -> WorstCase:
+def _worst_case(budget: Budget, clean: Record, tried: list[Record]) -> WorstCase:
     counts = [_kept(record.counts, clean.counts, _within(record, budget)) for record in tried]
     alone = int(np.argmin([metrics.miou(c) for c in counts]))
     members = [clean.counts, *counts]
     worst = metrics.worst(members)
     accuracy = metrics.worst_pixel_accuracy(members)
     strongest = tried[alone], counts[alone]
-    return WorstCase(clean.network, budget.text, clean, tried, *strongest, worst.miou, worst.bound, accuracy)
+    return WorstCase(clean.network, budget.spec, clean, tried, *strongest, worst.miou, worst.bound, accuracy)
 
 
-def _within(record: Record, budget: _Budget) -> np.ndarray:
+def _within(record: Record, budget: Budget) -> np.ndarray:
     """Which images lie within the budget, bool `[n]`: as measured under L-inf, as promised under L2."""
-    own = _budget(record)
+    own = record.budget
     promised = own is not None and own.norm == budget.norm and own.eps <= budget.eps * (1 + 1e-9)
     if budget.norm == "l2" or "linf" not in record.scores:
         return np.full(len(record.ids), promised)
@@ -93,26 +80,3 @@ def _kept(counts: Counts, clean: Counts, within: np.ndarray) -> Counts:
     """These counts at the images within, the clean ones at the others; without the confusion."""
     tp, fp, fn = (np.where(within[:, None], getattr(counts, name), getattr(clean, name)) for name in ("tp", "fp", "fn"))
     return Counts(counts.ids, np.zeros_like(counts.confusion), tp, fp, fn)
-
-
-def table(group: Group) -> Table | None:
-    """One row a network and budget; None where no budget was tried twice."""
-    names = network_names(group.records)
-    head = ["network", "within", "records tried", "worst mIoU %", "none below %", "worst Q %", "worst pixels right %"]
-    rows = []
-    for case in worst_cases(group.records):
-        clean = metrics.miou(case.clean.counts)
-        rows.append(
-            [
-                Cell(names[case.network], title=case.network),
-                Cell(case.budget, look="spec"),
-                Cell(str(len(case.tried)), len(case.tried), "\n".join(r.perturbation for r in case.tried)),
-                share(case.miou),
-                share(case.bound, look="quiet"),
-                share(case.miou / clean if clean > 0 else float("nan"), look="bar"),
-                share(case.pixel_accuracy),
-                Cell(case.strongest.perturbation, look="spec"),
-                share(metrics.miou(case.counts)),
-            ]
-        )
-    return Table([*head, "strongest record", "its mIoU %"], rows, 2) if rows else None

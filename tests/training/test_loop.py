@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
 from robustseg.core.files import read_lines
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.datasets import Resized
 from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
-from robustseg.training import Adversary, Recipe, Step, loop, train
+from robustseg.training import Adversary, Recipe, Step, resumable, train
 from robustseg.training.resumable import Remembered
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
 
 
-class Blocks:
+class Blocks(Dataset):
     """Four small images whose colour tells the class."""
 
     spec = "blocks"
@@ -138,23 +138,21 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
 
 
-def test_a_cut_between_history_and_checkpoint_doubles_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cut(Exception):
-        pass
-
-    def cut(run: loop._Run) -> None:
-        if run.epoch == 2:  # the second check is in the history, the checkpoint holds the first
-            raise Cut
-        saved(run)
-
-    saved, recipe = loop._Run._save, dataclasses.replace(QUICK, epochs=2, check_every=1)
-    monkeypatch.setattr(loop._Run, "_save", cut)
-    with pytest.raises(Cut):
-        train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
-    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
-    monkeypatch.setattr(loop._Run, "_save", saved)
-    train(small(), Blocks(2), holdout=Blocks(2), folder=tmp_path, recipe=recipe)
-    assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+def test_an_interruption_between_history_and_checkpoint_doubles_no_line(tmp_path: Path) -> None:
+    recipe, checkpoint = dataclasses.replace(QUICK, epochs=2, check_every=1), tmp_path / "last.ckpt"
+    kept: list[bytes] = []
+    for _ in range(2):
+        train(
+            small(),
+            Blocks(2),
+            holdout=Blocks(2),
+            folder=tmp_path,
+            recipe=recipe,
+            on_step=lambda step: kept.append(checkpoint.read_bytes()),
+        )
+        assert [line["epoch"] for line in read_lines(tmp_path / "history.jsonl")] == [1, 2]
+        checkpoint.write_bytes(kept[0])  # the history tells of the second epoch, the checkpoint of the first
+    assert len(kept) == 3
 
 
 def test_the_loss_scale_is_kept(tmp_path: Path) -> None:
@@ -303,3 +301,45 @@ def test_what_is_remembered_comes_back_with_its_extras() -> None:
         Remembered(WithExtras(), ("previous",))[1]
     with pytest.raises(RobustsegError, match=r"expected finite values, got NaN or infinity in 'block_3' of blocks"):
         known[3]
+
+
+class Floats(Blocks):
+    """Images that no 8-bit values stand for."""
+
+    spec = "floats"
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return dataclasses.replace(sample, image=sample.image * 0.987 + 0.001)
+
+
+def test_it_does_not_matter_what_fits_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Remembered(WithExtras(), ("next",))
+    monkeypatch.setattr(resumable, "CACHE_BYTES", 0)
+    unknown = Remembered(WithExtras(), ("next",))
+    for index in (0, 1, 2, 0, 1):
+        one, other = known[index], unknown[index]
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.extras["next"], other.extras["next"])
+
+
+def test_resumes_bit_for_bit_where_the_data_exceed_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable, "CACHE_BYTES", 2 * 16 * 24 * (3 + 1))  # two of the four images
+    recipe = dataclasses.replace(QUICK, balance=False)  # nothing reads the images in order before the first step
+
+    class Cut(Exception):
+        pass
+
+    def cut(step: Step) -> None:
+        if step.step == 5:
+            raise Cut
+
+    given: dict[str, Any] = {"holdout": Floats(), "recipe": recipe}
+    best = train(small(), Floats(), folder=tmp_path / "whole", **given)
+    with pytest.raises(Cut):
+        train(small(), Floats(), folder=tmp_path / "cut", on_step=cut, **given)
+    again = train(small(), Floats(), folder=tmp_path / "cut", **given)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert best.read_bytes() == again.read_bytes()

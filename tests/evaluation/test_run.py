@@ -16,7 +16,7 @@ from torch import nn
 from robustseg.core import registry
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
 from robustseg.core.labels import IGNORE
-from robustseg.core.types import Network, Sample
+from robustseg.core.types import Dataset, Network, Sample
 from robustseg.datasets import Resized, Spread
 from robustseg.evaluation.run import Conditions, evaluate, plan
 from robustseg.results import metrics
@@ -26,7 +26,7 @@ from robustseg.testing import PixelNetwork, SmallNetwork, gray_space
 PGD = "pgd(budget='linf:8/255', steps=3)"
 
 
-class Scenes:
+class Scenes(Dataset):
     """Noisy 16x16 images with four classes and a row of void; reads are written down."""
 
     def __init__(self, count=7, sizes=((16, 16),)):
@@ -44,6 +44,9 @@ class Scenes:
         labels = torch.randint(4, size, generator=generator)
         labels[0] = IGNORE
         return Sample(torch.rand((3, *size), generator=generator), labels, self.ids[index])
+
+    def fingerprint(self, index):
+        return f"{index}: {self.sizes}"
 
 
 class Spy:
@@ -253,6 +256,44 @@ def test_other_conditions_and_views_are_other_runs(tmp_path):
     assert [r.size for r in records] == [None, None, None, (8, 8), (8, 8), (12, 8)]
 
 
+def test_changed_masks_are_measured_anew_and_not_resumed(tmp_path):
+    class Corrected(Scenes):
+        """The same images under the same spec, with one mask corrected."""
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return Sample(sample.image, torch.zeros_like(sample.labels) if index == 2 else sample.labels, sample.id)
+
+        def fingerprint(self, index):
+            return super().fingerprint(index) + " corrected" * (index == 2)
+
+    before = evaluate(small(), Scenes(), folder=tmp_path)
+    after = evaluate(small(), Corrected(), folder=tmp_path)
+    assert after.counts != before.counts
+    assert after.key != before.key
+    assert len(read_records(tmp_path)) == 2
+
+    def cut(progress):
+        if progress.done == 4:
+            raise Cut
+
+    with pytest.raises(Cut):
+        evaluate(small(), Scenes(), attack(), folder=tmp_path, on_batch=cut, conditions=Conditions(batch_size=1))
+    whole = evaluate(small(), Corrected(), attack())
+    resumed = evaluate(small(), Corrected(), attack(), folder=tmp_path)
+    assert figures(resumed) == figures(whole)
+
+
+def test_recorded_work_costs_nothing(tmp_path):
+    evaluate(small(), Scenes(), attack(), folder=tmp_path)
+    (free,) = plan([small()], Scenes(), attack(), folder=tmp_path)
+    (cost,) = plan([small()], Scenes(), attack())
+    assert (free.forwards, free.backwards, free.seconds) == (0, 0, 0)
+    assert cost.forwards > 0
+    (other,) = plan([small()], Scenes(), attack(), folder=tmp_path, conditions=Conditions(seed=1))
+    assert other.forwards > 0
+
+
 @pytest.mark.parametrize("moment", ["write_whole", "_keep_panels"])
 def test_a_run_cut_while_it_ends_is_ended_by_the_next(tmp_path, monkeypatch, moment):
     evaluate(small(), Scenes(), folder=tmp_path)
@@ -276,7 +317,7 @@ def test_a_run_cut_while_it_ends_is_ended_by_the_next(tmp_path, monkeypatch, mom
 KILLED = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_evaluation import *
+from test_run import *
 def slow(progress):
     print(progress.done, flush=True)
     time.sleep(0.5)

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
@@ -17,17 +15,19 @@ from robustseg.core import registry
 from robustseg.core.errors import MissingExtra, RobustsegError, SpecError
 from robustseg.core.files import read_lines
 from robustseg.core.types import Batch
-from robustseg.datasets.augment import Augmentation
 from robustseg.datasets.triplets import Uncalibrated, frames_of
-from robustseg.depth.geometry import shrink_intrinsics
+from robustseg.depth.geometry import depth_to_disparity, disparity_to_depth
 from robustseg.depth.photometric import view_synthesis_loss
-from robustseg.depth.stereo import Searched
 from robustseg.networks import weights
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.erfnet import ERFNet
-from robustseg.networks.motion import SHIFT_SCALE, MotionNetwork
-from robustseg.training import DepthTask, Recipe, Step, multitask, train
-from robustseg.training.multitask import ALIGNMENT_WEIGHT, SecondTask, _Small
+from robustseg.networks.motion import SHIFT_SCALE, MotionNetwork, Scene
+from robustseg.training import Adversary, DepthTask, Recipe, Step, train
+from robustseg.training import depth as depth_module
+from robustseg.training.depth import ALIGNMENT_WEIGHT, UNMASKED, DepthFromVideo
+from robustseg.training.fabric import fabric_on
+from robustseg.training.run import task_of
+from robustseg.training.task import Setup
 
 LABELLED = "streets(scenes=2, frames=1, size='32x48', split='train')"
 VIDEO = "streets(scenes=1, frames=4, size='32x48', split='train', neighbours=True)"
@@ -47,22 +47,23 @@ def run(folder: Path, depth: DepthTask | None = None, **changed: Any) -> Path:
     return train(given.pop("network"), given.pop("data"), folder=folder, depth=depth or DepthTask(VIDEO), **given)
 
 
-def second(task: DepthTask, recipe: Recipe = QUICK) -> SecondTask:
-    fabric = Fabric(accelerator="cpu", devices=1)
-    augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
-    return SecondTask(task, small(), augment=augment, batch_size=2, seed=0, fabric=fabric)
+def task_with(depth: DepthTask, recipe: Recipe = QUICK) -> DepthFromVideo:
+    labelled = registry.build("data", LABELLED)
+    task = task_of(Setup(small(), labelled, labelled, recipe, fabric_on("cpu")), depth=depth)
+    assert isinstance(task, DepthFromVideo)
+    return task
 
 
 def test_learns_two_images_and_their_depth(tmp_path: Path) -> None:
     recipe = dataclasses.replace(QUICK, epochs=40, check_every=40, ema=0.9, learning_rate=3e-3, balance=False, **STILL)
     steps: list[Step] = []
     run(tmp_path, DepthTask(VIDEO, 0.3), recipe=recipe, on_step=steps.append)
-    depth = [s.depth_loss or 0.0 for s in steps]
+    depth = [s.figures["depth_loss"] for s in steps]
     labels = [s.loss - d for s, d in zip(steps, depth, strict=True)]
     assert labels[-1] < 0.6 * labels[0]
-    begin = round(multitask.UNMASKED * 40)  # from here on with labels by search
+    begin = round(UNMASKED * 40)  # from here on with labels by search
     assert sum(depth[-4:]) < 0.8 * sum(depth[begin : begin + 4])
-    assert all(0 < (s.masked or 0) < 1 for s in steps[-4:])
+    assert all(0 < s.figures["masked"] < 1 for s in steps[-4:])
     assert {s.passes for s in steps} == {4}
 
 
@@ -93,35 +94,41 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
 def test_another_weight_or_video_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     for other in (DepthTask(VIDEO, 0.2), DepthTask(VIDEO.replace("frames=4", "frames=3"))):
-        with pytest.raises(RobustsegError, match=r"expected depth .*of the run in .* got .*another folder"):
+        with pytest.raises(RobustsegError, match=r"expected task .*of the run in .* got .*another folder"):
             run(tmp_path, other)
 
 
 def test_video_has_a_scale_of_its_own() -> None:
     true = registry.build("data", VIDEO)[0].extras["intrinsics"][0, 0]
     for scale in (1.0, 1.5):
-        task = second(DepthTask(VIDEO, scale=(scale, scale)), dataclasses.replace(QUICK, scale=(0.5, 0.5)))
-        assert torch.allclose(task.batches[0].extras["intrinsics"][:, 0, 0], scale * true)
+        task = task_with(DepthTask(VIDEO, scale=(scale, scale)), dataclasses.replace(QUICK, scale=(0.5, 0.5)))
+        assert torch.allclose(task.video_batches[0].extras["intrinsics"][:, 0, 0], scale * true)
 
 
-def test_auto_masking_begins_after_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+def test_auto_masking_begins_after_a_tenth(tmp_path: Path) -> None:
+    """Every pixel of frames that stand still is masked, so that their loss is above 0 only without auto-masking."""
+    task = task_with(DepthTask(standing_still(tmp_path)), dataclasses.replace(QUICK, epochs=20))
+    task.trained.motion.layers[-1].bias.data.fill_(1.0)  # not at rest
+    with torch.no_grad():
+        lost = [task.loss(task.trained, task.batches[step], step).figures["depth_loss"] for step in (0, 1, 2, 19)]
+    assert min(lost[:2]) > 0.01
+    assert lost[2:] == [0, 0]
 
-    def spy(*given: Any, auto_mask: bool, **options: Any) -> Any:
-        asked.append(auto_mask)
-        return view_synthesis_loss(*given, auto_mask=auto_mask, **options)
 
-    monkeypatch.setattr(multitask, "view_synthesis_loss", spy)
-    run(tmp_path, recipe=dataclasses.replace(QUICK, epochs=20, check_every=20))
-    assert len(asked) == 20
-    assert asked == [False] * 2 + [True] * 18
+def standing_still(folder: Path) -> str:
+    """A video of four equal frames."""
+    frames = folder / "frames"
+    frames.mkdir()
+    for i in range(4):
+        picture(registry.build("data", VIDEO)[0].image, frames / f"{i:06d}.png")
+    return f"clip('{frames}', intrinsics=(50.0, 50.0, 23.5, 15.5))"
 
 
 def test_video_smaller_than_the_crop_is_refused() -> None:
     with pytest.raises(
         RobustsegError, match="expected video at least as large as the crop, 32x48, got 29x43; try a larger"
     ):
-        second(DepthTask(VIDEO, scale=(0.9, 1.0)))
+        task_with(DepthTask(VIDEO, scale=(0.9, 1.0)))
 
 
 def changed_by(folder: Path, depth: DepthTask | None, **how: Any) -> dict[str, bool]:
@@ -168,11 +175,11 @@ def test_the_control_sees_the_video_in_batch_norm_alone(tmp_path: Path) -> None:
     assert not torch.equal(
         first["module.encoder.down1.norm.running_mean"], other["module.encoder.down1.norm.running_mean"]
     )
-    assert [s.depth_loss for s in steps] == [None, None]
+    assert [s.figures for s in steps] == [{}, {}]
 
 
 def test_an_unknown_focal_length_is_learned(tmp_path: Path) -> None:
-    task = second(DepthTask(VIDEO))
+    task = task_with(DepthTask(VIDEO))
     assert task.trained.focal is None
     video = Uncalibrated(registry.build("data", VIDEO))
     assert video[0].extras["intrinsics"].tolist() == [[48, 0, 23.5], [0, 48, 15.5], [0, 0, 1]]
@@ -196,8 +203,8 @@ def picture(image: Tensor, path: Path) -> None:
 
 
 def test_motion_is_seen_in_the_order_of_time() -> None:
-    task = second(DepthTask(VIDEO, 1.0), dataclasses.replace(QUICK, **STILL))
-    batch = task.batches[0]
+    task = task_with(DepthTask(VIDEO, 1.0), dataclasses.replace(QUICK, **STILL))
+    batch = task.video_batches[0]
     frames, previous, following, intrinsics = frames_of(batch)
     scene = task.trained(frames, frames, previous, following, intrinsics).scene
     forth = task.trained.motion(previous, frames)
@@ -206,85 +213,92 @@ def test_motion_is_seen_in_the_order_of_time() -> None:
     torch.testing.assert_close(scene.intrinsics, intrinsics)
 
 
-def test_once_motion_is_about_right_frames_are_aligned_and_it_learns_from_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = second(DepthTask(VIDEO, 1.0, moving=("car",)), dataclasses.replace(QUICK, **STILL))
-    task.trained.network.module.segmentation.head.bias.data.zero_()[8] = 1e4  # cars all over
-    video = task.batches[0]
-    scene = task.look(task.trained, video)[0]
-    shift = torch.eye(4).repeat(4, 1, 1)
-    shift[:, :3, 3] = torch.arange(1.0, 13).view(4, 3) / 100
-    given: list[Tensor] = []
+LARGER = VIDEO.replace("32x48", "64x96")
 
-    def moved(images: Tensor, others: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, **_: object) -> Tensor:
-        given.extend((images, others, depth, pose))
-        return shift @ pose
 
-    monkeypatch.setattr(multitask, "align", moved)
-    told = scene.pose_next.clone().requires_grad_()
-    pulls = {}
-    for progress in (0.0, 1.0):
-        view = task.view(task.trained.network, scene._replace(pose_next=told), video, progress=progress)
-        pulls[progress] = torch.autograd.grad(view.loss.sum(), told)[0]
-    frames, previous, following, _ = frames_of(video)
-    assert torch.equal(given[0], torch.cat([frames, frames]))
-    assert torch.equal(given[1], torch.cat([previous, following]))
-    assert given[2].isnan().all()  # what moves tells nothing of motion
-    assert torch.equal(given[3], torch.cat([scene.pose_previous, scene.pose_next]))
-    # all that pulls at the network's answer is its distance to what was found, each number as hard as any other
-    expected = -torch.ones(2, 3) * ALIGNMENT_WEIGHT / (3 * SHIFT_SCALE)
-    torch.testing.assert_close(pulls[1.0][:, :3, 3], expected)
-    assert pulls[0.0].abs().max() == 0  # nothing but what moves is seen here
-    # judged by what was found, where nothing learns without what the network lacks
-    task.task = dataclasses.replace(task.task, moving=())
+def larger(**task: Any) -> DepthFromVideo:
+    """A task on frames large enough to be aligned and searched."""
+    return task_with(DepthTask(LARGER, 1.0, **task), dataclasses.replace(QUICK, crop=(64, 96), **STILL))
+
+
+def true_scene(video: Batch) -> Scene:
+    return Scene(
+        depth_to_disparity(video.extras["depth"]).clamp_min(0),
+        video.extras["pose_previous"],
+        video.extras["pose_next"],
+        video.extras["intrinsics"],
+    )
+
+
+@pytest.fixture(scope="module")
+def street() -> Batch:
+    video = registry.build("data", LARGER)
+    return Batch.of([video[0], video[1]])
+
+
+def test_once_motion_is_about_right_frames_are_aligned_and_it_learns_from_that(street: Batch) -> None:
+    task, true, offset = larger(), true_scene(street), torch.tensor([0.1, -0.05, 0.1])
+    network = task.setup.network
+    shift = torch.eye(4).repeat(2, 1, 1)
+    shift[:, :3, 3] = offset
+    told = (shift @ true.pose_next).requires_grad_()
+    wrong = true._replace(pose_previous=shift @ true.pose_previous, pose_next=told)
     with torch.no_grad():
-        seen = task.view(task.trained.network, scene, video).loss
-    before, after = (shift @ given[3]).chunk(2)
-    given_to_loss = (scene.disparity, *frames_of(video)[:3], before, after, scene.intrinsics)
-    assert torch.equal(seen, view_synthesis_loss(*given_to_loss).loss)
+        best, seen = (task.view(network, scene, street).loss for scene in (true, wrong))
+        frames = (street.images, street.extras["previous"], street.extras["next"])
+        unaligned = view_synthesis_loss(wrong.disparity, *frames, *wrong[1:]).loss
+    assert (unaligned > 1.25 * best).all()
+    assert (seen < 1.03 * best).all()
+    # the answer of the motion network is pulled to what was found, each number as hard as any other
+    pull = torch.autograd.grad(task.view(network, wrong, street).loss.sum(), told)[0]
+    expected = offset.sign().expand(2, 3) * ALIGNMENT_WEIGHT / (3 * SHIFT_SCALE)
+    torch.testing.assert_close(pull[:, :3, 3], expected)
 
 
-def test_depth_learns_from_a_search_on_small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multitask, "ROWS", 16)  # frames of 32 rows are halved
-    task = second(DepthTask(VIDEO, 1.0))
-    video = task.batches[0]
-    scene = task.trained(video.images, *frames_of(video)).scene
-    given: list[Any] = []
+def test_what_moves_tells_nothing_of_motion(street: Batch) -> None:
+    task, true = larger(moving=("car",)), true_scene(street)
+    task.trained.network.module.segmentation.head.bias.data.zero_()[8] = 1e4  # cars all over
+    told = true.pose_next.clone().requires_grad_()
+    for progress in (0.0, 1.0):
+        view = task.view(task.trained.network, true._replace(pose_next=told), street, progress=progress)
+        assert torch.autograd.grad(view.loss.sum(), told)[0].abs().max() == 0
 
-    def nearer(images: Tensor, others: Any, depth: Tensor, poses: Any, intrinsics: Tensor) -> Searched:
-        """All that is on the left half, by a factor."""
-        given.extend((images, *others, depth, *poses, intrinsics))
-        half = torch.where(torch.arange(depth.shape[2]) < depth.shape[2] // 2, 0.8, 1.0)
-        return Searched(depth * half, torch.ones_like(depth, dtype=torch.bool))
 
-    monkeypatch.setattr(multitask, "search_depth", nearer)
-    lost = task.view(task.trained.network, scene, video).loss
-    assert [tuple(x.shape) for x in given[:4]] == [(2, 3, 16, 24)] * 3 + [(2, 16, 24)]
-    torch.testing.assert_close(given[0], F.avg_pool2d(video.images, 2))
-    torch.testing.assert_close(given[6], shrink_intrinsics(video.extras["intrinsics"], 2))
-    assert not given[3].requires_grad
-    monkeypatch.setattr(multitask, "search_depth", lambda *given: Searched(given[2], given[2] > 0))
-    kept = task.view(task.trained.network, scene, video).loss
-    torch.testing.assert_close(lost - kept, torch.full((2,), -math.log(0.8) / 2), atol=1e-4, rtol=0)
-    pulled = torch.autograd.grad((lost - kept).sum(), scene.disparity)[0]
-    left, right = pulled.chunk(2, 2)
-    assert (left < 0).all()  # a larger disparity is nearer, and loses less
-    assert left.abs().sum() > 0.9 * pulled.abs().sum()
-    assert right.abs().max() < left.abs().min()
+@pytest.mark.parametrize("rows", [96, 32])  # as they are, and halved
+def test_depth_learns_from_a_search(street: Batch, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one half is too near or too far, it is pulled the other way than the rest, and the loss grows."""
+    monkeypatch.setattr(depth_module, "ROWS", rows)
+    task, true = larger(), true_scene(street)
+    lost: dict[float, Tensor] = {}
+    for factor in (0.7, 1.0, 1.5):
+        distance = disparity_to_depth(true.disparity)
+        distance[:, :, :48] *= factor
+        disparity = depth_to_disparity(distance).clamp_min(0).requires_grad_()
+        scene = true._replace(disparity=disparity)
+        with torch.no_grad():
+            unsearched = task.view(task.setup.network, scene, street).loss
+        searched = task.view(task.setup.network, scene, street).loss
+        lost[factor] = (searched - unsearched).detach()
+        left, right = torch.autograd.grad(searched.sum(), disparity)[0].chunk(2, 2)
+        if factor != 1:
+            assert (left.sum() - right.sum()).sign() == math.copysign(1, 1 - factor)
+    assert (lost[0.7] > lost[1.0]).all()
+    assert (lost[1.5] > lost[1.0]).all()
 
 
 def test_what_moves_has_no_label() -> None:
-    task = second(DepthTask(VIDEO, 1.0, moving=("car",)))
+    task = task_with(DepthTask(VIDEO, 1.0, moving=("car",)))
     task.trained.network.module.segmentation.head.bias.data.zero_()[8] = 1e4  # cars all over
-    video = task.batches[0]
+    video = task.video_batches[0]
     scene = task.trained(video.images, *frames_of(video)).scene
     lost = task.view(task.trained.network, scene, video).loss
     assert torch.autograd.grad(lost.sum(), scene.disparity)[0].abs().max() == 0
 
 
-def test_a_small_pixel_moves_if_any_of_it_does() -> None:
-    """Frames of a height that does not halve, of which one pixel moves."""
-    task = second(DepthTask(VIDEO, 1.0))
-    video = task.batches[0]
+def test_frames_of_a_height_that_does_not_halve_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth_module, "ROWS", 15)
+    task = task_with(DepthTask(VIDEO, 1.0))
+    video = task.video_batches[0]
     odd = Batch(
         video.images[..., :31, :],
         video.labels[:, :31],
@@ -292,17 +306,7 @@ def test_a_small_pixel_moves_if_any_of_it_does() -> None:
         {name: x[..., :31, :] if x.dim() == 4 else x for name, x in video.extras.items()},
     )
     scene = task.trained.scene(task.trained.network.disparity(video.images)[:, :31], *frames_of(odd))
-    moving = torch.zeros(2, 31, 48, dtype=torch.bool)
-    moving[0, 5, 7] = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multitask, "ROWS", 15)
-        small = _Small.of(scene, odd, moving)
-    assert small.images.shape == (2, 3, 15, 24)
-    assert small.depth.shape == small.moving.shape == (2, 15, 24)
-    assert small.moving.nonzero().tolist() == [[0, 2, 3]]
-    aligned = small.aligned(torch.cat([scene.pose_previous, scene.pose_next]).detach())
-    assert aligned.isfinite().all()
-    assert small.lacks(aligned).isfinite().all()
+    assert task.view(task.trained.network, scene, odd).loss.isfinite().all()
 
 
 def test_motion_starts_near_rest() -> None:
@@ -311,12 +315,12 @@ def test_motion_starts_near_rest() -> None:
 
 
 def test_what_the_network_sees_move_is_left_out() -> None:
-    task = second(DepthTask(VIDEO, 0.5, moving=("car",)))
+    task = task_with(DepthTask(VIDEO, 0.5, moving=("car",)))
     network = task.trained.network
     head = network.module.segmentation.head
     for class_seen, left_out in ((8, True), (3, False)):
         head.bias.data.zero_()[class_seen] = 1e4
-        video = task.batches[0]
+        video = task.video_batches[0]
         masked = task.look(task.trained, video)[1].masked
         assert bool(masked.all()) == left_out
 
@@ -336,13 +340,8 @@ def test_a_loss_that_is_no_number_names_its_sample_and_keeps_the_checkpoint(tmp_
 
 
 def test_a_camera_that_stands_still_is_said(tmp_path: Path) -> None:
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for i in range(4):
-        picture(registry.build("data", VIDEO)[0].image, frames / f"{i:06d}.png")
-    still = f"clip('{frames}', intrinsics=(50.0, 50.0, 23.5, 15.5))"
     with pytest.raises(RobustsegError, match=r"expected video of a moving camera, got 'clip.* try a drive"):
-        run(tmp_path / "run", DepthTask(still))
+        run(tmp_path / "run", DepthTask(standing_still(tmp_path)))
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
@@ -381,3 +380,10 @@ def test_events_without_tensorboard_are_one_sentence(tmp_path: Path, monkeypatch
 def test_nonsense_is_one_sentence(task: dict[str, Any], changed: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises((RobustsegError, SpecError), match=sentence):
         run(tmp_path, DepthTask(**{"video": VIDEO, **task}), **changed)
+
+
+def test_an_adversary_has_nothing_to_attack_where_depth_is_learned_alone(tmp_path: Path) -> None:
+    with pytest.raises(
+        RobustsegError, match=r"expected labels for the adversary 'fgsm.* got depth alone; try a weight"
+    ):
+        run(tmp_path, DepthTask(VIDEO, 1.0), adversary=Adversary("fgsm(budget='linf:4/255')"))

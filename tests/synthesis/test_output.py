@@ -10,7 +10,7 @@ from PIL import Image
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
 from robustseg.synthesis.output import PICTURES, Reel, class_sheet, picture_of, seen_as, write_synthesis
-from robustseg.synthesis.paint import Settings, Step, generate
+from robustseg.synthesis.paint import Settings, SynthesisStep, generate
 from robustseg.testing import PixelNetwork
 
 
@@ -46,7 +46,7 @@ def test_a_reel_keeps_pictures_at_even_distances_and_the_last() -> None:
         reel = Reel()
         for done in range(total + 1):
             images = torch.full((2, 3, 1, 1), done / total)
-            reel(Step(done, total, images, torch.zeros(2)))
+            reel(SynthesisStep(done, total, images, torch.zeros(2)))
         values = [int(picture[0, 0, 0]) for picture in reel.pictures]
         assert len(values) == min(total + 1, PICTURES)
         assert (values[0], values[-1]) == (0, 255)
