@@ -13,7 +13,7 @@ reproduce --rows multi-2,control-1,control-2,single-1,single-2 "$@"
 wait "$first"
 case "$*" in *--dry-run*) exit ;; esac
 reproduce
-cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$here/"
+cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$out/figures.html" "$here/"
 for home in "$out"/networks/*/; do
     kept="$here/networks/$(basename "$home")"
     mkdir -p "$kept"

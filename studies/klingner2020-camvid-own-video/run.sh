@@ -1,7 +1,7 @@
 #!/bin/sh
 # Klingner et al. 2020 on CamVid with CamVid's own clip as video: trains and measures nine networks in two processes, one a core, then writes
 # tables, verdicts and curves. DATA is the folder with camvid and video. Goes on by running again; --dry-run: minutes.
-# The networks `single` and their records were copied from the run of ../klingner2020-camvid, as they are trained alike; their records lie there.
+# The networks `single` and their records are copies of those of ../klingner2020-camvid, as they are trained alike.
 set -eu
 cd "$(dirname "$0")/../.."
 out="${OUT:-runs/klingner2020-own}" here=studies/klingner2020-camvid-own-video
@@ -12,7 +12,7 @@ reproduce --rows multi-2,control-1,control-2,single-1,single-2 "$@"
 wait "$first"
 case "$*" in *--dry-run*) exit ;; esac
 reproduce
-cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$here/"
+cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$out/figures.html" "$here/"
 for home in "$out"/networks/*/; do
     kept="$here/networks/$(basename "$home")"
     mkdir -p "$kept"

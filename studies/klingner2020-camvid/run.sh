@@ -11,7 +11,7 @@ reproduce --rows control-0,multi-1,single-1,single-2,control-2,lambda0.5-0,lambd
 wait "$first"
 case "$*" in *--dry-run*) exit ;; esac
 reproduce
-cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" studies/klingner2020-camvid/
+cp "$out/tables.md" "$out/verdicts.json" "$out/curves.svg" "$out/figures.html" studies/klingner2020-camvid/
 for home in "$out"/networks/*/; do
     kept="studies/klingner2020-camvid/networks/$(basename "$home")"
     mkdir -p "$kept"

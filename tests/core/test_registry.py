@@ -138,13 +138,10 @@ def test_what_is_built_carries_one_spelling(tmp_path: Path) -> None:
     class Vote:
         def __init__(self, *networks: object, soft: bool = False): ...
 
-    try:
-        for text in ("_test_pair('/d', 'val')", "_test_pair('/d', split='val')", "_test_pair(split='val', root='/d')"):
-            assert registry.build("data", text).spec == "_test_pair(root='/d', split='val')"
-        vote = registry.build("network", "_test_vote(torchvision('fcn_resnet50', classes=2), soft=True)")
-        assert vote.spec == "_test_vote(torchvision(name='fcn_resnet50', classes=2), soft=True)"
-    finally:
-        del registry._functions["data", "_test_pair"], registry._functions["network", "_test_vote"]
+    for text in ("_test_pair('/d', 'val')", "_test_pair('/d', split='val')", "_test_pair(split='val', root='/d')"):
+        assert registry.build("data", text).spec == "_test_pair(root='/d', split='val')"
+    vote = registry.build("network", "_test_vote(torchvision('lraspp_mobilenet_v3_large', classes=2), soft=True)")
+    assert vote.spec == "_test_vote(torchvision(name='lraspp_mobilenet_v3_large', classes=2), soft=True)"
     network = registry.build("network", "erfnet(width=0.25)")
     save(network, tmp_path / "own.safetensors")
     path = str(tmp_path / "own.safetensors")
@@ -179,8 +176,5 @@ def test_a_name_is_taken_once() -> None:
     def twice() -> None: ...
 
     registry.network("_test_taken")(twice)
-    try:
-        with pytest.raises(SpecError, match="try another name"):
-            registry.network("_test_taken")(lambda: None)
-    finally:
-        del registry._functions["network", "_test_taken"]
+    with pytest.raises(SpecError, match="try another name"):
+        registry.network("_test_taken")(lambda: None)

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -176,9 +175,17 @@ def frames(n: int, *, seed: int, spread: float = 0.1) -> Counts:
     return Counts(tuple(f"s_{i:04d}" for i in range(n)), confusion, tp, wrong[:, ::-1], wrong)
 
 
-def bootstrap(figure: Callable[[list[int]], float], ids: tuple[str, ...], *, draws: int, seed: int = 0) -> np.ndarray:
+def times_drawn(ids: tuple[str, ...], *, draws: int) -> np.ndarray:
+    """How often each draw takes each image, `[draws, n]`: each image has one pixel, of a class of its own."""
+    one, none = np.eye(len(ids), dtype=np.int64), np.zeros((len(ids), len(ids)), np.int64)
+    counts = Counts(ids, np.zeros((len(ids), len(ids) + 1), np.int64), one, none, none)
+    return metrics.resample(counts, draws=draws).tp
+
+
+def bootstrap(figure: Callable[[list[int]], float], ids: tuple[str, ...], *, draws: int) -> np.ndarray:
     """The slow way: a figure of the images of each draw."""
-    return np.array([figure(images.tolist()) for images in metrics._drawn(ids, 15, draws, seed)])
+    numbers = np.arange(len(ids))
+    return np.array([figure(np.repeat(numbers, times).tolist()) for times in times_drawn(ids, draws=draws)])
 
 
 def test_resample_is_deterministic_and_equals_the_slow_way() -> None:
@@ -203,7 +210,7 @@ def test_t_intervals_hold_the_mean_as_often_as_they_say(n: int) -> None:
     """Means of independent images: an interval misses on either side in 2.5 of 100 sets, also with few blocks."""
     ids = tuple(f"s_{i:03d}" for i in range(n))
     values = np.random.default_rng(1).standard_normal((400, n))
-    drawn = metrics._times(ids, 15, 1000, 0) @ values.T / n
+    drawn = times_drawn(ids, draws=1000) @ values.T / n
     found = [metrics.t_interval(v.mean(), samples, ids) for v, samples in zip(values, drawn.T, strict=True)]
     assert 2 <= sum(f.high < 0 for f in found) <= 20
     assert 2 <= sum(f.low > 0 for f in found) <= 20
@@ -240,7 +247,7 @@ def test_bootstrap_covers_the_truth() -> None:
 def test_every_frame_is_drawn_alike() -> None:
     """The ends of a sequence and a sequence shorter than a block count as much as the rest."""
     ids = [f"short_{i}" for i in range(6)] + [f"long_{i}" for i in range(60)]
-    share = metrics._times(tuple(ids), 15, 4000, 0).mean(0)
+    share = times_drawn(tuple(ids), draws=4000).mean(0)
     assert share[:6].mean() == pytest.approx(1, abs=0.1)
     assert share.min() > 0.85
     assert share.max() < 1.15
@@ -263,20 +270,6 @@ def test_resample_of_a_part_draws_from_that_part() -> None:
     found = metrics.interval(metrics.miou(counts, part), metrics.image_miou(drawn))
     assert found.low < metrics.miou(counts, part) < found.high
     assert (drawn.tp + drawn.fn == 60_000).all()
-
-
-def test_counting_is_fast_enough_for_cityscapes() -> None:
-    """500 maps of 1024x2048 with 19 classes in under 20 s, measured on 10."""
-    rng = np.random.default_rng(0)
-    labels = np.kron(rng.integers(0, 19, (10, 64, 128)), np.ones((1, 16, 16), np.uint8)).astype(np.uint8)
-    predictions = np.roll(labels, 5, axis=2)
-    ids = [str(i) for i in range(10)]
-    seconds = math.inf
-    for _ in range(3):
-        start = time.process_time()
-        metrics.count(labels, predictions, ids, 19)
-        seconds = min(seconds, time.process_time() - start)
-    assert seconds * 50 < 20
 
 
 def members(number: int, images: int, seed: int) -> list[Counts]:
@@ -343,7 +336,7 @@ def test_the_worst_of_nothing_labelled_is_absent_and_of_different_images_refused
             metrics.worst(wrong)
 
 
-def test_the_worst_of_many_members_over_many_images_takes_seconds() -> None:
+def test_the_worst_of_many_members_over_many_images_is_below_each() -> None:
     rng = np.random.default_rng(0)
     labelled = rng.integers(0, 2000, (1500, 150))
     runs = []
@@ -352,7 +345,5 @@ def test_the_worst_of_many_members_over_many_images_takes_seconds() -> None:
         fp = rng.integers(0, 500, labelled.shape)
         ids = tuple(map(str, range(1500)))
         runs.append(Counts(ids, np.zeros((150, 151), np.int64), tp, fp, labelled - tp))
-    start = time.perf_counter()
     found = metrics.worst(runs)
-    assert time.perf_counter() - start < 10
-    assert found.bound < found.miou
+    assert found.bound < found.miou < min(metrics.miou(run) for run in runs)

@@ -1,6 +1,7 @@
 """The study of depth as a second task: verdicts follow from made-up records and measures, each way."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from robustseg.datasets.views import batches
 from robustseg.evaluation.depth import RowDepth
 from robustseg.networks import depth as depth_networks
 from robustseg.networks.motion import WithMotion
-from robustseg.results.record import Record
+from robustseg.results import metrics
+from robustseg.results.record import Counts, Record
 from robustseg.studies import klingner2020 as paper
 from robustseg.studies import run
 from robustseg.studies.evidence import Evidence
@@ -62,12 +64,29 @@ def share(kind: str, seed: int, family: str, strength: float) -> float:
     return CLEAN.get(kind, 0.2) + 0.002 * seed + rate * strength
 
 
+@functools.cache
+def counts(lost: float, draw: int) -> Counts:
+    """Of four images in which about this share of the pixels is spoiled."""
+    maps = runs.labels(4)
+    return metrics.count(maps, runs.spoil(maps, lost, 1 + draw), runs.ids(4), len(runs.SPACE))
+
+
+TEMPLATE = runs.record("", "clean", 0, n=4)
+
+
 def record(who: str, spec: str, lost: float, rms: float, draw: int) -> Record:
-    """The same pixels are lost by each seed of a kind, so that only what a test asks for differs between them."""
-    made = runs.record(
-        f"weights('networks/{who}/best.safetensors')", spec, min(0.97, lost), rms=rms / 255, n=4, seed=1 + draw
+    """The pixels that are spoiled depend on the draw alone, so that only what a test asks for differs between networks."""
+    network = f"weights('networks/{who}/best.safetensors')"
+    return dataclasses.replace(
+        TEMPLATE,
+        network=network,
+        source=network,
+        data=STUDY.images["report"].data,
+        perturbation=spec,
+        counts=counts(min(0.97, lost), draw),
+        scores={"rms": [rms / 255] * 4},
+        seed=draw,
     )
-    return dataclasses.replace(made, data=STUDY.images["report"].data, seed=draw)
 
 
 def measures(**changed: dict[str, float]) -> list[Measure]:

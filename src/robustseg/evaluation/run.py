@@ -152,8 +152,7 @@ def plan(
     """
     costs = []
     for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
-        place = None if folder is None else Path(folder)
-        if all(_recorded(job.key(target), place) for target in job.targets):
+        if folder is not None and job.recorded(Path(folder)):
             costs.append(Cost(job.perturbation.spec, job.source.spec, 0, 0, 0.0, 0))
             continue
         for _ in range(2):  # the first pass also chooses kernels and fills caches
@@ -166,6 +165,20 @@ def plan(
             Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, peak_memory())
         )
     return costs
+
+
+def recorded(
+    networks: Sequence[Network],
+    data: Dataset,
+    perturbation: Perturbation | None = None,
+    source: Network | None = None,
+    *,
+    conditions: Conditions | None = None,
+    folder: str | Path,
+) -> bool:
+    """Whether `evaluate` with these arguments finds all its records in the folder and has nothing to do."""
+    jobs = _jobs(list(networks), data, perturbation, source, conditions or Conditions())
+    return all(job.recorded(Path(folder)) for job in jobs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -217,6 +230,10 @@ class _Job:
     def key(self, target: Network) -> str:
         """`Record.key` of what this job will record."""
         return measurement_key(self.header(target), self.data.ids)
+
+    def recorded(self, folder: Path) -> bool:
+        """Whether all of it is in a folder."""
+        return all(_recorded(self.key(target), folder) for target in self.targets)
 
 
 def _jobs(

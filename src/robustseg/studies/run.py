@@ -7,15 +7,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
 from robustseg import api
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import make_folder
-from robustseg.core.types import Dataset, Network
+from robustseg.core.types import Dataset, Network, Perturbation
 from robustseg.datasets.views import Resized, Spread
-from robustseg.evaluation.run import Conditions, Progress, evaluate, plan
+from robustseg.evaluation.run import Conditions, Progress, evaluate, plan, recorded
 from robustseg.studies.evidence import Evidence
 from robustseg.studies.page import conclude
 from robustseg.studies.study import CLEAN, Row, Study
@@ -80,11 +81,9 @@ def costs(study: Study, folder: Path, *, device: str = "cpu") -> dict[str, float
         if how.alike not in judged:
             judged[how.alike] = how.seconds(work, role)
         found[f"train {role}"] = judged[how.alike]
-    evidence = work.evidence()
     for rows in passes(study):
         step = f"measure {'clean images' if rows[0].perturbation == CLEAN else f'attacks on {rows[0].source}'}"
-        done = all(evidence.all(row) for row in rows)
-        found[step] = found.get(step, 0.0) + (0.0 if done else work.seconds(rows))
+        found[step] = found.get(step, 0.0) + (0.0 if work.measured(rows) else work.seconds(rows))
     return found | {extra.name: extra.seconds(work) for extra in study.extras}
 
 
@@ -200,21 +199,26 @@ class Work:
 
     def measure(self, rows: list[Row]) -> None:
         """Measure the rows of one pass that are not recorded yet."""
+        evaluate(*self._pass(rows), panels=0, on_batch=self.on_batch, **self._kept(rows))
+
+    def measured(self, rows: list[Row]) -> bool:
+        """Whether `measure` has nothing to do."""
+        return recorded(*self._pass(rows), **self._kept(rows))
+
+    def _pass(self, rows: list[Row]) -> tuple[list[Network], Dataset, Perturbation | None, Network | None]:
+        """What one pass measures: the networks, the images, the perturbation and its source."""
         first = rows[0]
         attack, source = None, None
         if first.perturbation != CLEAN:
             attack, source = api.perturbation(first.perturbation), self.network(first.source)
             _require_spelling(first.perturbation, attack.spec)
-        evaluate(
-            [self.network(row.target) for row in rows],
-            self.data(first.images),
-            attack,
-            source,
-            conditions=Conditions(first.seed, self.study.batch_size, first.precision),
-            folder=self.folder / first.place,
-            panels=0,
-            on_batch=self.on_batch,
-        )
+        return [self.network(row.target) for row in rows], self.data(first.images), attack, source
+
+    def _kept(self, rows: list[Row]) -> dict[str, Any]:
+        """Under which conditions a pass is measured, and where it is kept."""
+        first = rows[0]
+        conditions = Conditions(first.seed, self.study.batch_size, first.precision)
+        return {"conditions": conditions, "folder": self.folder / first.place}
 
     def seconds(self, rows: list[Row]) -> float:
         """Seconds that a pass will take."""
