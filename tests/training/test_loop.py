@@ -69,9 +69,15 @@ def test_learns_two_images(tmp_path: Path) -> None:
     assert line["miou"] > 0.35  # four classes
 
 
-def test_resumes_bit_for_bit(tmp_path: Path) -> None:
-    best = train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "whole", recipe=QUICK)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `small()` under `QUICK`."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(small(), Blocks(), holdout=Blocks(), folder=folder, recipe=QUICK)
+    return folder
 
+
+def test_resumes_bit_for_bit(finished: Path, tmp_path: Path) -> None:
     class Cut(Exception):
         pass
 
@@ -80,20 +86,12 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
             raise Cut
 
     with pytest.raises(Cut):
-        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path / "cut", recipe=QUICK, on_step=cut)
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK, on_step=cut)
     torch.rand(7)  # whatever happened in between
-    again = train(small(0.1), Blocks(), holdout=Blocks(), folder=tmp_path / "cut", recipe=QUICK)
-    whole, cut_run = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    again = train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+    whole, cut_run = weights_of(finished), weights_of(tmp_path)
     assert all(torch.equal(whole[name], cut_run[name]) for name in whole)
-    assert best.read_bytes() == again.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of `small()` under `QUICK`."""
-    folder = tmp_path_factory.mktemp("finished")
-    train(small(), Blocks(), holdout=Blocks(), folder=folder, recipe=QUICK)
-    return folder
+    assert (finished / again.name).read_bytes() == again.read_bytes()
 
 
 class Renamed(Blocks):
