@@ -4,7 +4,7 @@
 
 The same images are attacked in batches of several sizes, with the fast copy that `evaluate` uses, and counted on the
 network itself. Exit code 1 where two sizes are more than 0.1 points of pooled mIoU or, on any image, more than 1 point of
-pixel accuracy apart. In float64 the images are equal bit for bit: tests/test_every_attack.py.
+pixel accuracy apart. In float64 the images are equal bit for bit: tests/attacks/test_every_attack.py.
 """
 
 import argparse
