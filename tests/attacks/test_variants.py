@@ -180,7 +180,7 @@ def test_a_spec_of_a_variant_is_checked_against_its_own_signature(spec, sentence
             "segpgd(judge=None, restarts=2, steps=3, budget='linf:8/255')",
             "segpgd(budget='linf:8/255', steps=3, restarts=2, judge=None)",
         ),
-        ("arnab2018_ifgsm(clip=False, budget='l2:1')", "arnab2018_ifgsm(budget='l2:1', clip=False)"),
+        ("arnab2018_ifgsm(clip=False, budget='l2:1')", "arnab2018_ifgsm(budget='l2:255/255', clip=False)"),
     ],
 )
 def test_a_spec_of_a_variant_has_one_spelling(spec, normal):
