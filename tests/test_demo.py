@@ -11,22 +11,27 @@ from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, frozen
 from robustseg.results.record import read_records
 
-TINY = "erfnet(classes='camvid', width=0.125)"
+TINY = """from torch import nn
+def build(): return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 11, 1))
+"""
 
 
 def test_a_demo_ends_in_a_table_a_report_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "TRIPLET", f"triplet({TINY}, {TINY}, {TINY})")
+    (tmp_path / "tiny_net_of_demo_test.py").write_text(TINY)
+    monkeypatch.syspath_prepend(tmp_path)
+    member = "module('tiny_net_of_demo_test:build', classes='camvid')"
+    monkeypatch.setattr(demo, "TRIPLET", f"triplet({member}, {member}, {member})")
     monkeypatch.setattr(demo, "DATA", "streets(scenes=1, frames=1, size='16x32')")
     monkeypatch.setattr(demo, "PICTURE_DATA", "streets(scenes=1, frames=2, size='32x64')")
     monkeypatch.setattr(demo, "PICTURE_FRAME", 1)
     with torch.random.fork_rng():
-        made = demo.run_demo(tmp_path)
+        made = demo.run_demo(tmp_path / "demo")
     assert [row.what for row in made.rows] == [what for what, _, _ in demo.CHANGES]
     assert made.rows[0].noticed in (0.0, 1.0)
     with Image.open(made.picture) as picture:
         assert picture.width > 3 * 64
     assert "member" in made.report.read_text()
-    assert len(read_records(tmp_path)) == 4 * len(demo.CHANGES)
+    assert len(read_records(tmp_path / "demo")) == 4 * len(demo.CHANGES)
 
 
 def test_the_shipped_triplet_notices_an_attack_on_its_teacher_and_repairs_the_answer() -> None:

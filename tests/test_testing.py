@@ -24,7 +24,7 @@ from robustseg.testing import (
 EIGHT = Budget.parse("linf:8/255")
 
 
-SHORT = {"apgd": ", steps=8", "sea": ", steps=4", "search": ", queries=20"}
+SHORT = {"almaprox": ", steps=12, share=0.6", "apgd": ", steps=8", "sea": ", steps=4", "search": ", queries=20"}
 """Fewer steps than by default, for the attacks that take many."""
 
 

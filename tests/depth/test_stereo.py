@@ -13,8 +13,8 @@ from robustseg.depth import stereo
 from robustseg.depth.stereo import Searched, label_loss, search_depth, semi_global
 
 
-def street() -> Batch:
-    data = api.data("streets(scenes=4, frames=1, size='96x192', split='val', neighbours=True, step=3)")
+def street(scenes: int = 4) -> Batch:
+    data = api.data(f"streets(scenes={scenes}, frames=1, size='96x192', split='val', neighbours=True, step=3)")
     return Batch.of([data[i] for i in range(len(data))])
 
 
@@ -64,8 +64,8 @@ def test_no_depth_goes_further_than_it_may() -> None:
 
 def test_only_frames_that_see_a_point_are_asked() -> None:
     """A frame from elsewhere, which sees nothing of this one, changes no depth; two such frames know nothing."""
-    known = street()
-    away = torch.eye(4).repeat(4, 1, 1)
+    known = street(1)
+    away = torch.eye(4)[None].clone()
     away[:, 0, 3] = 1e6
     k, depth, near = known.extras["intrinsics"], known.extras["depth"], known.extras["next"]
     alone = search_depth(known.images, [near], depth, [known.extras["pose_next"]], k)
@@ -75,14 +75,14 @@ def test_only_frames_that_see_a_point_are_asked() -> None:
 
 
 def test_frames_without_poses_are_one_sentence() -> None:
-    known = street()
+    known = street(1)
     given = known.images, [known.images], known.extras["depth"], [], known.extras["intrinsics"]
     with pytest.raises(ShapeError, match="expected other frames and a pose for each, got 1 and 0; try"):
         search_depth(*given)
 
 
 def test_of_a_camera_that_stands_still_nothing_is_clear() -> None:
-    known = street()
+    known = street(1)
     others, poses = [known.images] * 2, [known.extras[f"pose_{name}"] for name in ("previous", "next")]
     found = search_depth(known.images, others, known.extras["depth"], poses, known.extras["intrinsics"])
     assert not found.clear.any()

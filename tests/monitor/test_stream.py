@@ -259,9 +259,12 @@ def test_the_overlay_has_the_proportions_of_the_frames(size: tuple[int, int]) ->
     assert 600 < quiet.shape[1] < 1400
     assert tuple(quiet[2, quiet.shape[1] // 2]) == QUIET
     assert tuple(alarm[2, quiet.shape[1] // 2]) == ALARM
-    # the colour of a class in the panel of the member: road, over a grey picture
-    x, y = canvas._corner(1)
-    found = alarm[y + height // 2, x + width // 2].astype(int)
+    # the panel of the member is where its labels show: the colour of road, over a grey picture
+    other = canvas.draw(shown(size, alarm="teacher", injected="teacher", own=np.zeros(size, np.uint8)))
+    changed = np.argwhere((other != alarm).any(2))
+    rows, columns = changed[changed[:, 0] < alarm.shape[0] // 2].T
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (height, width)
+    found = alarm[rows.min() + height // 2, columns.min() + width // 2].astype(int)
     wanted = 0.62 * np.array(space.palette[3]) + 0.38 * 120
     assert np.abs(found - wanted).max() < 4
 

@@ -56,7 +56,7 @@ def test_many_rows_raise_no_more_alarms_than_one() -> None:
     for s in range(6):
         a, b = ([runs.record("zoo:a", x, 0.3, seed=100 * s + 20 * t + i) for i, x in enumerate(specs)] for t in (0, 1))
         alarms += any(row.worse for row in compare(a, b))
-    assert alarms <= 1
+    assert alarms == 0  # without the correction for many rows one of these six would be
 
 
 def test_the_intervals_of_more_rows_are_wider_and_a_clear_loss_still_shows() -> None:

@@ -55,19 +55,27 @@ def task_with(depth: DepthTask, recipe: Recipe = QUICK) -> DepthFromVideo:
 
 
 def test_learns_two_images_and_their_depth(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(QUICK, epochs=40, check_every=40, ema=0.9, learning_rate=3e-3, balance=False, **STILL)
+    recipe = dataclasses.replace(QUICK, epochs=24, check_every=24, ema=0.9, learning_rate=5e-3, balance=False, **STILL)
     steps: list[Step] = []
     run(tmp_path, DepthTask(VIDEO, 0.3), recipe=recipe, on_step=steps.append)
     depth = [s.figures["depth_loss"] for s in steps]
     labels = [s.loss - d for s, d in zip(steps, depth, strict=True)]
-    assert labels[-1] < 0.6 * labels[0]
-    begin = round(UNMASKED * 40)  # from here on with labels by search
-    assert sum(depth[-4:]) < 0.8 * sum(depth[begin : begin + 4])
+    assert labels[-1] < 0.7 * labels[0]
+    begin = round(UNMASKED * 24)  # from here on with labels by search
+    assert sum(depth[-4:]) < 0.9 * sum(depth[begin : begin + 4])
     assert all(0 < s.figures["masked"] < 1 for s in steps[-4:])
     assert {s.passes for s in steps} == {4}
 
 
-def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+def test_resumes_bit_for_bit(finished: Path, tmp_path: Path) -> None:
     class Cut(Exception):
         pass
 
@@ -75,12 +83,12 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
         if step.step == 2:
             raise Cut
 
-    best = run(tmp_path / "whole")
     with pytest.raises(Cut):
-        run(tmp_path / "cut", on_step=cut)
+        run(tmp_path, on_step=cut)
     torch.rand(7)  # whatever happened in between
-    assert run(tmp_path / "cut").read_bytes() == best.read_bytes()
-    states = [torch.load(tmp_path / f / "last.ckpt", weights_only=True)["network"] for f in ("whole", "cut")]
+    best = run(tmp_path)
+    assert best.read_bytes() == (finished / best.name).read_bytes()
+    states = [torch.load(f / "last.ckpt", weights_only=True)["network"] for f in (finished, tmp_path)]
     assert any(name.startswith("motion.") for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert weights.notes_of(best)["recipe"]["depth"] == {
@@ -91,11 +99,10 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
     }
 
 
-def test_another_weight_or_video_is_refused(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_another_weight_or_video_is_refused(finished: Path) -> None:
     for other in (DepthTask(VIDEO, 0.2), DepthTask(VIDEO.replace("frames=4", "frames=3"))):
         with pytest.raises(RobustsegError, match=r"expected task .*of the run in .* got .*another folder"):
-            run(tmp_path, other)
+            run(finished, other)
 
 
 def test_video_has_a_scale_of_its_own() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.files import json_line, write_whole
+from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.datasets.augment import Augmentation
@@ -138,12 +139,8 @@ class _Packed(NamedTuple):
 
 
 def _packed(sample: Sample) -> _Packed:
-    extras = {name: _as_bytes(x) if x.shape == sample.image.shape else x for name, x in sample.extras.items()}
-    return _Packed(_as_bytes(sample.image), sample.labels.to(torch.uint8), extras)
-
-
-def _as_bytes(image: Tensor) -> Tensor:
-    return (image * 255).round().to(torch.uint8)
+    extras = {name: to_8bit(x) if x.shape == sample.image.shape else x for name, x in sample.extras.items()}
+    return _Packed(to_8bit(sample.image), sample.labels.to(torch.uint8), extras)
 
 
 @contextmanager
