@@ -110,6 +110,18 @@ def test_a_fifth_paper_is_found_run_and_concluded_without_an_edit_elsewhere(tmp_
     assert all((again / name).read_bytes() == (out / name).read_bytes() for name in written)
 
 
+def test_every_study_opens_without_torch() -> None:
+    code = (
+        "import sys\nfrom robustseg.core import registry\nfrom robustseg.studies.study import opened\n"
+        "names = [name for kind, name in registry.table() if kind == 'study']\n"
+        "assert len(names) >= 4, names\n"
+        "assert all(opened(name).claims for name in names)\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 ATTACK = "pgd(budget='linf:4/255', steps=20)"
 
 
