@@ -33,8 +33,8 @@ from robustseg.studies.arnab2018 import (
     UNTARGETED,
     Attacks,
     setting,
-    tables,
 )
+from robustseg.studies.arnab2018_tables import tables
 from robustseg.studies.arnab2018_words import panels, versus, words
 from robustseg.studies.evidence import Evidence
 from robustseg.studies.page import conclude

@@ -12,7 +12,8 @@ from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import LabelSpace
 from robustseg.results.record import Counts, Record, read_records
 from robustseg.studies import baer2020, run
-from robustseg.studies.baer2020 import COLUMNS, PAPER, TABLE_5, TABLE_6, TABLE_7, tables, vote
+from robustseg.studies.baer2020 import COLUMNS, PAPER, vote
+from robustseg.studies.baer2020_tables import TABLE_3, TABLE_5, TABLE_6, TABLE_7, tables
 from robustseg.studies.evidence import Evidence
 from robustseg.studies.study import Images, Study, opened
 from robustseg.studies.trainings import Training
@@ -186,6 +187,7 @@ def test_the_papers_protocol_opens_the_official_tree(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_tables_can_be_chosen() -> None:
+    assert tuple(TABLE_3) == baer2020.ALPHAS
     study = opened("baer2020", rows=("up", "down1_alpha0.9"))
     adaptive = {row.target for row in study.rows} - {"T", "S"} - {row.target for row in study.rows if ":" in row.target}
     assert adaptive == {"down2-0", "down2-1", "down2-2", "up-0", "down1_alpha0.9-0"}

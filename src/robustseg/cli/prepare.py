@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="network, data, perturbation or monitor")] = None,
+    kind: Annotated[str | None, typer.Argument(help="network, data, perturbation or study")] = None,
 ) -> None:
-    """List what a spec may name: networks, data sets, perturbations."""
+    """List what a spec may name (networks, data sets, perturbations), and the studies that `reproduce` runs."""
     from robustseg.core import registry
     from robustseg.core.errors import SpecError
 

@@ -53,8 +53,8 @@ def reproduce(
 ) -> None:
     """Run the study of a paper: its tables, our figures beside the paper's, and a verdict on each claim.
 
-    An interrupted run resumes when you repeat the command; what is in the folder is used. The study's page docstring
-    (robustseg list study) says what its tiers need.
+    An interrupted run resumes when you repeat the command; what is in the folder is used. `robustseg list study` lists the
+    studies with their tiers and choices.
     """
     from robustseg.studies.page import conclude, recorded
     from robustseg.studies.study import opened

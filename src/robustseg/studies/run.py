@@ -161,7 +161,9 @@ class Work:
             RobustsegError: the study does not spell its spec as records do.
         """
         if role not in self._networks:
-            spec, text = self.evidence().spec(role, self.folder), self._buildable(role)
+            # only what is fitted on records needs them
+            known = self.evidence() if callable(self.study.networks.get(role)) else Evidence(self.study, ())
+            spec, text = known.spec(role, self.folder), self._buildable(role)
             built = api.network(text)
             if text == spec:
                 _require_spelling(spec, built.spec)
