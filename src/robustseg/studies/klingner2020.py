@@ -538,7 +538,7 @@ def klingner2020(tier: str = "synthetic", data: str = "data", rows: Sequence[str
 
     Args:
         tier: of these. data: the folder with `camvid` and `video`, or with `cityscapes`, `kitti_raw` and `kitti_odometry`.
-        rows: names of the networks to train and measure, such as `multi-0`; None: all.
+        rows: names of the networks to train and measure, such as `multi-0`; the page then covers these alone. None: all.
 
     Raises:
         RobustsegError: there is no such tier or network.

@@ -20,7 +20,7 @@ from robustseg.studies.klingner2020 import (
     q_at,
     worst_q,
 )
-from robustseg.studies.page import Beside, Cell, Table
+from robustseg.studies.page import Beside, Cell, Table, number
 
 SHOWN = (2.0, 4.0, *COMPARED)
 """Realised root mean squares of the tables, in n/255."""
@@ -31,10 +31,6 @@ def tables(f: Evidence) -> list[Table]:
     """All tables of the study."""
     axis = [_axis(f, kind) for kind in KINDS]
     return [_overview(f), _gains(f), *axis, _ensemble(f), _drawn(f), _sweep(f), *_depths(f), _held(f)]
-
-
-def _figure(value: float, digits: int = 1) -> str:
-    return "not run" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _whole(f: Evidence, kind: str, values: list[float]) -> Beside:
@@ -126,7 +122,7 @@ def _depths(f: Evidence) -> list[Table]:
     for kind, words in DEPTHS.items():
         rows = []
         for who in [w for network in f.settings.watching for w in (network, baseline_of("row median", network))]:
-            rows.append((who, *(_figure(mean(f, f"depth {kind}", who, name), 3) for name in DEPTH_FIGURES)))
+            rows.append((who, *(number(mean(f, f"depth {kind}", who, name), 3) for name in DEPTH_FIGURES)))
         note = (
             "Means over images; each depth map is scaled to the median of the truth first. The row median is the network's own over the video that "
             "it was trained on, and looks at no image."
@@ -150,8 +146,8 @@ def _held(f: Evidence) -> Table:
         cells = []
         for what, value, baseline in HELD_FIGURES:
             names = who, baseline_of(baseline, who)
-            cells += [_figure(mean(f, f"{what} {HELD_VIDEO}", name, value), 4) for name in names]
-        rows.append((who, *cells, _figure(mean(f, f"views {HELD_VIDEO}", who, "masked"), 3)))
+            cells += [number(mean(f, f"{what} {HELD_VIDEO}", name, value), 4) for name in names]
+        rows.append((who, *cells, number(mean(f, f"views {HELD_VIDEO}", who, "masked"), 3)))
     columns = (
         "network",
         "loss of views",

@@ -43,9 +43,14 @@ class Beside(NamedTuple):
 Cell = str | Beside
 
 
+def number(value: float, digits: int = 1) -> str:
+    """A figure with so many decimals, or that it was not run."""
+    return "not run" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def percent(value: float) -> str:
     """A ratio in percent, or that it was not run."""
-    return "not run" if math.isnan(value) else f"{100 * value:.1f}"
+    return number(100 * value)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from robustseg.core.registry import study
 from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence
 from robustseg.studies.measures import Measure, Measuring
-from robustseg.studies.page import Table, percent
+from robustseg.studies.page import Table, number, percent
 from robustseg.studies.study import CLEAN, Basis, Images, Row, Study, claim, tier_of
 from robustseg.studies.trainings import Training
 from robustseg.studies.verdicts import over_frames, over_images
@@ -42,6 +42,11 @@ START, ORIGINAL, JUDGE = "start", "original", "judge"
 """Beside the networks' paintings: the hole as it started, and the original image; and the independent network."""
 KINDS = {"gradients": "holes", "inpaint": "holes", "generate": "maps"}
 """What is measured besides records, and on which images."""
+
+
+def painters(kind: str) -> tuple[str, ...]:
+    """Whose measures of this kind there are."""
+    return tuple(ROLES) if kind == "gradients" else (*ROLES, START, ORIGINAL)
 
 
 @dataclass(frozen=True)
@@ -200,10 +205,6 @@ def tables(f: Evidence) -> list[Table]:
     return [_robustness(f), _inpainting(f), _generation(f), _gradients(f)]
 
 
-def _figure(value: float, digits: int = 1) -> str:
-    return "not run" if math.isnan(value) else f"{value:.{digits}f}"
-
-
 def _robustness(f: Evidence) -> Table:
     setting, rows = f.settings, []
     for role, label in ROLES.items():
@@ -217,7 +218,7 @@ def _robustness(f: Evidence) -> Table:
 def _inpainting(f: Evidence) -> Table:
     digits, rows = {"loss": 2, "seen": 2, "ssim": 3, "psnr": 1, "variation": 2}, []
     for who, label in {**ROLES, START: "none: the hole as it started", ORIGINAL: "none: what was there"}.items():
-        own = [_figure(mean(f, "inpaint", who, name), places) for name, places in digits.items()]
+        own = [number(mean(f, "inpaint", who, name), places) for name, places in digits.items()]
         rows.append((label, percent(agreement(f, "inpaint", who)), *own))
     note = (
         "Agreement: mIoU in % of the independent network's prediction to the label map, in the hole, over all images together; the "
@@ -231,7 +232,7 @@ def _inpainting(f: Evidence) -> Table:
 def _generation(f: Evidence) -> Table:
     rows = []
     for who, label in {**ROLES, START: "none: the start", ORIGINAL: "none: the real image"}.items():
-        own = [_figure(mean(f, "generate", who, name), 2) for name in ("loss", "seen", "variation")]
+        own = [number(mean(f, "generate", who, name), 2) for name in ("loss", "seen", "variation")]
         rows.append((label, percent(agreement(f, "generate", who)), *own))
     columns = ("training", "agreement", "loss", "seen", "variation")
     return Table(f"Generation, {len(f.of('generate', 'standard'))} label maps", columns, rows)
@@ -239,7 +240,7 @@ def _generation(f: Evidence) -> Table:
 
 def _gradients(f: Evidence) -> Table:
     names = ("plain share", "smooth share", "plain edges", "smooth edges")
-    rows = [(label, *(_figure(mean(f, "gradients", r, name), 3) for name in names)) for r, label in ROLES.items()]
+    rows = [(label, *(number(mean(f, "gradients", r, name), 3) for name in names)) for r, label in ROLES.items()]
     note = (
         "Share: of the energy of the input-gradient map above 1/4 cycle a pixel (white noise: 0.80). Edges: correlation of the "
         "map's size with the image's edges. Smooth: mean over 16 noisy copies. The gradient of the mean log-probability of the labels."
@@ -312,7 +313,7 @@ def s2(f: Evidence) -> Basis:
     block = f.study.images["holes"].block
     cases = [over_images(_on(name, gaps), gaps, above=0, block=block) for name, gaps in parts.items()]
     miou = " and ".join(percent(agreement(f, "inpaint", who)) for who in (robust, plain))
-    ssim = " and ".join(_figure(mean(f, "inpaint", who, "ssim"), 3) for who in (robust, plain))
+    ssim = " and ".join(number(mean(f, "inpaint", who, "ssim"), 3) for who in (robust, plain))
     return Basis(cases, f"mIoU {miou} %, SSIM {ssim} (adversarial and standard)")
 
 
@@ -326,7 +327,7 @@ def s3(f: Evidence) -> Basis:
     gaps = apart(f, "gradients", _value("plain share"), above="standard", below="adversarial")
     shares = [mean(f, "gradients", who, "plain share") for who in ("adversarial", "standard")]
     case = over_images(_on("share by which it is lower", gaps), gaps, above=0, block=f.study.images["holes"].block)
-    return Basis([case], f"{' and '.join(_figure(share, 3) for share in shares)} (adversarial and standard)")
+    return Basis([case], f"{' and '.join(number(share, 3) for share in shares)} (adversarial and standard)")
 
 
 @claim(
@@ -348,32 +349,21 @@ def s4(f: Evidence) -> Basis:
 # The study
 
 
-def _measurings(setting: Setting) -> list[Measuring]:
-    """One step for each kind and network, and for what stands beside the networks."""
-    found = []
-    for kind, images in KINDS.items():
-        for who in (*ROLES, START, ORIGINAL) if kind != "gradients" else ROLES:
-            found.append(Measuring(kind, who, _about(setting, kind, who), _made(setting, kind, who), images))
-    return found
+def _measuring(setting: Setting, kind: str, who: str, images: str) -> Measuring:
+    """The step of one kind for one network, or for what stands beside the networks."""
 
-
-def _about(setting: Setting, kind: str, who: str) -> "Callable[[Work], dict[str, Any]]":
     def about(work: "Work") -> dict[str, Any]:
         from robustseg.studies.sandoval2022_paint import about
 
         return about(work, setting, kind, who)
 
-    return about
-
-
-def _made(setting: Setting, kind: str, who: str) -> "Callable[[Work, Batch | None], Sequence[Measure]]":
     def make(work: "Work", batch: "Batch | None") -> Sequence[Measure]:
         from robustseg.studies.sandoval2022_paint import measured
 
         assert batch is not None  # as every kind has images
         return measured(work, setting, kind, who, batch)
 
-    return make
+    return Measuring(kind, who, about, make, images)
 
 
 @dataclass(frozen=True)
@@ -421,7 +411,10 @@ def sandoval2022(tier: str = "synthetic", data: str = "data") -> Study:
             "holes": ", ".join(f"{name} {value}" for name, value in found.fill.items()),
             "scenes": ", ".join(f"{name} {value}" for name, value in found.draw.items()),
         },
-        extras=(*_measurings(found), Pictures(found)),
+        extras=(
+            *(_measuring(found, kind, who, images) for kind, images in KINDS.items() for who in painters(kind)),
+            Pictures(found),
+        ),
         settings=found,
         precision=found.precision,
     )

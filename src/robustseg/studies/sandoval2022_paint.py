@@ -21,7 +21,7 @@ from robustseg.losses.pixelwise import total_variation
 from robustseg.results.panels import Tile, page_of
 from robustseg.studies.measures import Measure
 from robustseg.studies.run import Work
-from robustseg.studies.sandoval2022 import JUDGE, KINDS, ORIGINAL, ROLES, START, Setting
+from robustseg.studies.sandoval2022 import JUDGE, KINDS, ORIGINAL, ROLES, START, Setting, painters
 from robustseg.synthesis.gradients import edge_agreement, fidelity, high_frequency_share, input_gradients, judged
 from robustseg.synthesis.output import (
     class_sheet,
@@ -165,12 +165,11 @@ def holes(batch: Batch) -> Mask:
 def draw_panels(work: Work, setting: Setting) -> None:
     """Write the pictures of `sandoval2022.Pictures`."""
     folder = work.folder / "panels"
-    painters = (*ROLES, START, ORIGINAL)
     for kind in ("inpaint", "generate"):
         data = work.data(KINDS[kind])
         for index, name in enumerate(data.ids):
             batch = Batch.of([data[index]])
-            pictures = {who: _picture(work, kind, who, name) for who in painters}
+            pictures = {who: _picture(work, kind, who, name) for who in painters(kind)}
             for who, path in pictures.items():
                 if not path.is_file():  # measures are kept with the study, pictures need not be
                     measured(work, setting, kind, who, batch.to(work.device))
