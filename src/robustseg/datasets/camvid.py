@@ -9,11 +9,10 @@ them and without the 3 frames (3 seconds) before.
 from pathlib import Path
 
 from robustseg.core.errors import DatasetNotFound, SpecError
-from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CAMVID
-from robustseg.core.types import Dataset, Sample
-from robustseg.datasets.files import paired, read_image, read_labels, train_ids_of
+from robustseg.datasets.files import paired
+from robustseg.datasets.paired import Paired
 
 TREE = """ROOT/
   train/  0001TP_006690.png …     trainannot/  0001TP_006690.png …
@@ -26,7 +25,7 @@ HOLDOUT_SEQUENCE, HOLDOUT_FRAMES, HOLDOUT_GAP = "0006R0", 30, 3
 
 
 @dataset("camvid")
-class CamVid(Dataset):
+class CamVid(Paired):
     """CamVid frames with their labels, or any data in its layout and classes.
 
     Args:
@@ -38,6 +37,8 @@ class CamVid(Dataset):
     Raises:
         DatasetNotFound: a folder or a label map is missing, or the split is empty. SpecError: there is no such split.
     """
+
+    void = (11, 255)
 
     def __init__(self, root: str, *, split: str = "test", subset: str | None = None):
         if split not in SPLITS:
@@ -58,20 +59,7 @@ class CamVid(Dataset):
                 f"expected frames of sequence {HOLDOUT_SEQUENCE} in '{Path(root) / folder}' to hold out, got none; "
                 "try split='train' and split='val'"
             )
-        self._paths = [pairs[i] for i in self.ids]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def fingerprint(self, index: int) -> str:
-        """Digests of the files of the image and the mask."""
-        return "".join(map(sha256, self._paths[index]))
-
-    def __getitem__(self, index: int) -> Sample:
-        image_path, label_path = self._paths[index]
-        image = read_image(image_path)
-        table = train_ids_of(len(CAMVID), void=(11, 255))
-        return Sample(image, read_labels(label_path, table, image.shape[-2:]), self.ids[index])
+        self.paths = [pairs[i] for i in self.ids]
 
 
 def _chosen(ids: list[str], split: str, subset: str | None) -> list[str]:

@@ -4,17 +4,18 @@
 of `val` and measure on another: `lindau` and `frankfurt+munster` are those parts, by city.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from robustseg.core.errors import DatasetNotFound, SpecError
 from robustseg.core.labels import IGNORE
-from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.core.types import Dataset, Sample
-from robustseg.datasets.files import images_in, read_image, read_labels, require_masks, train_ids_of
+from robustseg.datasets.files import images_in, read_labels, require_masks
+from robustseg.datasets.paired import Paired
 
 TREE = """ROOT/
   leftImg8bit/
@@ -38,7 +39,7 @@ LAST_LABEL_ID = 33
 
 
 @dataset("cityscapes")
-class Cityscapes(Dataset):
+class Cityscapes(Paired):
     """Cityscapes frames with their fine labels.
 
     Args:
@@ -57,20 +58,11 @@ class Cityscapes(Dataset):
         self.label_space = CITYSCAPES
         pairs = _pairs(Path(root), "val" if CITIES[split] else split, CITIES[split])
         self.ids = tuple(sorted(pairs))
-        self._paths = [pairs[i] for i in self.ids]
+        self.paths = [pairs[i] for i in self.ids]
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def fingerprint(self, index: int) -> str:
-        """Digests of the files of the image and the mask."""
-        return "".join(map(sha256, self._paths[index]))
-
-    def __getitem__(self, index: int) -> Sample:
-        image_path, label_path = self._paths[index]
-        image = read_image(image_path)
-        table = _label_ids() if label_path.name.endswith(LABEL_IDS) else train_ids_of(len(CITYSCAPES))
-        return Sample(image, read_labels(label_path, table, image.shape[-2:]), self.ids[index])
+    def read_mask(self, path: Path, size: Sequence[int]) -> Tensor:
+        """Labels of a mask of labelIds or of labelTrainIds."""
+        return read_labels(path, _label_ids(), size) if path.name.endswith(LABEL_IDS) else super().read_mask(path, size)
 
 
 def _pairs(root: Path, folder: str, cities: tuple[str, ...] | None) -> dict[str, tuple[Path, Path]]:

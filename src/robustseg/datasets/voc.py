@@ -8,19 +8,21 @@ ImageNet to 513x513, and labelled void there, as the code of Arnab et al. 2018 p
 """
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from robustseg.core.errors import DatasetNotFound, MissingExtra, RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
-from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import VOC
-from robustseg.core.types import Dataset, Sample
-from robustseg.datasets.files import checked_labels, images_in, read_image, read_labels, require_masks, train_ids_of
+from robustseg.core.types import Sample
+from robustseg.datasets.files import checked_labels, images_in, require_masks, train_ids_of
+from robustseg.datasets.paired import Paired
 
 TREE = """ROOT/
   VOCdevkit/VOC2012/
@@ -39,7 +41,7 @@ MEAN_COLOUR = (124, 117, 104)
 
 
 @dataset("voc")
-class VOC2012(Dataset):
+class VOC2012(Paired):
     """Pascal VOC 2012 images with their class labels, padded to 513x513; `trainaug` adds the labels of SBD.
 
     Args:
@@ -64,32 +66,24 @@ class VOC2012(Dataset):
         masks = _masks(Path(root), split)
         images = Path(root) / "VOCdevkit" / "VOC2012" / "JPEGImages"
         self.ids = tuple(sorted(masks))
-        self._paths = [(images / f"{name}.jpg", masks[name]) for name in self.ids]
-        lost = [image for image, _ in self._paths if not image.is_file()]
+        self.paths = [(images / f"{name}.jpg", masks[name]) for name in self.ids]
+        lost = [image for image, _ in self.paths if not image.is_file()]
         if lost:
             raise DatasetNotFound(
                 f"expected {len(self.ids)} images of VOC, got none for {len(lost)}, the first at '{lost[0]}'; "
                 f"try this tree:\n{TREE}"
             )
-        require_masks(self._paths, tree=TREE)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def fingerprint(self, index: int) -> str:
-        """Digests of the files of the image and the mask."""
-        return "".join(map(sha256, self._paths[index]))
+        require_masks(self.paths, tree=TREE)
 
     def __getitem__(self, index: int) -> Sample:
-        image_path, label_path = self._paths[index]
-        image = read_image(image_path)
-        size, table = image.shape[-2:], train_ids_of(len(VOC))
-        if label_path.suffix == ".mat":
-            labels = checked_labels(_matlab_labels(label_path), label_path, table, size)
-        else:
-            labels = read_labels(label_path, table, size)
-        sample = Sample(image, labels, self.ids[index])
-        return _padded(sample, image_path) if self._pad else sample
+        sample = super().__getitem__(index)
+        return _padded(sample, self.paths[index][0]) if self._pad else sample
+
+    def read_mask(self, path: Path, size: Sequence[int]) -> Tensor:
+        """Labels of an index mask or of a MATLAB file."""
+        if path.suffix == ".mat":
+            return checked_labels(_matlab_labels(path), path, train_ids_of(len(VOC)), size)
+        return super().read_mask(path, size)
 
 
 def _masks(root: Path, split: str) -> dict[str, Path]:
