@@ -3,11 +3,33 @@
 import os
 from pathlib import Path
 
-import lightning_fabric  # noqa: F401 - before robustseg: the type checks' import hook recompiles what it sees loaded
+import lightning_fabric  # noqa: F401 - before the import hook, which recompiles what it sees loaded
 import pytest
 import torchvision  # noqa: F401
+from jaxtyping import install_import_hook
 
-from robustseg.testing import PixelNetwork, SmallNetwork
+TENSOR_ROOMS = (
+    "core",
+    "losses",
+    "perturbations",
+    "datasets",
+    "depth",
+    "attacks",
+    "networks",
+    "training",
+    "synthesis",
+    "evaluation",
+    "monitor",
+    "audit",
+    "testing",
+)
+# Shapes and types are checked at each call of what handles tensors; before robustseg is imported.
+install_import_hook(
+    [f"robustseg.{room}" for room in TENSOR_ROOMS],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+from robustseg.testing import PixelNetwork, SmallNetwork  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from robustseg.core import types
 from robustseg.core.errors import ShapeError
@@ -70,3 +71,9 @@ def test_the_most_likely_class_is_the_argmax_and_of_equals_the_first(classes, dt
     logits[1, -1, 4, 4] = torch.nan
     assert torch.equal(most_likely(logits), logits.argmax(1))
     assert most_likely(logits[:0]).shape == (0, 5, 6)
+
+
+def test_shapes_are_checked_while_the_tests_run() -> None:
+    """`conftest` installs the import hook; without it a wrong shape would pass unseen."""
+    with pytest.raises(TypeCheckError):
+        most_likely(torch.zeros(3))

@@ -176,7 +176,7 @@ def test_a_vote_behind_a_front_shows_its_members_and_stand_in():
 
 
 def test_a_front_helps_against_who_does_not_know_it_only_and_the_audit_says_so(tmp_path):
-    data, attack = api.data("streets(scenes=1, frames=1, size='32x64')"), "pgd(budget='linf:2/255', steps=4)"
+    data, attack = api.data("streets(scenes=1, frames=1, size='48x96')"), "pgd(budget='linf:2/255', steps=5)"
     inside, front = (api.network(spec) for spec in ("zoo:erfnet-streets", "gaussian_blur(zoo:erfnet-streets)"))
     evaluate(front, data, api.perturbation(attack), inside, folder=tmp_path, panels=0)
     assert [cost.perturbation for cost in costs(tmp_path)] == ["", attack]

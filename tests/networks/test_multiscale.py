@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from robustseg import api
 from robustseg.core.errors import SpecError
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Sample
+from robustseg.core.types import Dataset, Sample
 from robustseg.evaluation.run import evaluate
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
@@ -20,7 +20,7 @@ IMAGES = torch.rand((2, 3, 16, 24), generator=torch.Generator().manual_seed(1), 
 ERFNET = "erfnet(classes='camvid', width=0.25)"
 
 
-class Pictures:
+class Pictures(Dataset):
     """Two random images with random labels."""
 
     spec, label_space, ids = "pictures", gray_space(4), ("a_0", "a_1")

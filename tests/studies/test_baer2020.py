@@ -143,6 +143,8 @@ def test_a_run_ends_in_tables_and_resumes_where_it_was_interrupted(tmp_path: Pat
     streets = {n: f"streets(scenes=2, frames=1, size='16x32', split={n!r})" for n in ("train", "val", "test")}
     images = {"unlabelled": streets["train"], "choose": streets["val"], "report": streets["test"]}
     study = _tiny(baer2020.setting("synthetic"), "camvid", streets["train"], **images)
+    some = [row for row in study.rows if row.perturbation == "clean" or row.source in ("T", "fitted:down2-1")]
+    study = dataclasses.replace(study, rows=some)
     steps: list[str] = []
     found = run.reproduce(study, tmp_path, on_step=steps.append)
     assert [v.claim for v in found] == [f"B{i}" for i in range(1, 10)]

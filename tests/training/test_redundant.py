@@ -167,7 +167,8 @@ def test_the_file_is_a_network_that_says_where_it_is_from(finished: tuple[Path, 
     folder, _ = finished
     path = folder / "adaptive.safetensors"
     adaptive = registry.build("network", str(path))
-    assert all(torch.equal(t, state_of(folder)[name]) for name, t in adaptive.state_dict().items())
+    kept = state_of(folder)
+    assert all(torch.equal(t, kept[name]) for name, t in adaptive.state_dict().items())
     notes = weights.notes_of(path)
     assert notes["updates"] == 3
     assert notes["recipe"]["layers"] == ["down1", "up2"]
@@ -205,7 +206,8 @@ def test_a_finished_run_goes_on_to_more_updates(tmp_path: Path) -> None:
     run(whole, change={"updates": 4})
     run(parts, change={"updates": 3})
     assert [u.update for u in run(parts)] == [4]
-    assert all(torch.equal(t, state_of(parts)[name]) for name, t in state_of(whole).items())
+    resumed = state_of(parts)
+    assert all(torch.equal(t, resumed[name]) for name, t in state_of(whole).items())
     assert run(parts) == []
     with pytest.raises(RobustsegError, match=r"expected at least the 4 updates that .* holds, got 2"):
         run(parts, change={"updates": 2})

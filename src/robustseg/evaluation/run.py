@@ -152,7 +152,7 @@ def plan(
     """
     costs = []
     for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
-        if folder is not None and job.recorded(Path(folder)):
+        if folder is not None and all(job.records_in(Path(folder))):
             costs.append(Cost(job.perturbation.spec, job.source.spec, 0, 0, 0.0, 0))
             continue
         for _ in range(2):  # the first pass also chooses kernels and fills caches
@@ -178,7 +178,7 @@ def recorded(
 ) -> bool:
     """Whether `evaluate` with these arguments finds all its records in the folder and has nothing to do."""
     jobs = _jobs(list(networks), data, perturbation, source, conditions or Conditions())
-    return all(job.recorded(Path(folder)) for job in jobs)
+    return all(record for job in jobs for record in job.records_in(Path(folder)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,9 +231,12 @@ class _Job:
         """`Record.key` of what this job will record."""
         return measurement_key(self.header(target), self.data.ids)
 
-    def recorded(self, folder: Path) -> bool:
-        """Whether all of it is in a folder."""
-        return all(_recorded(self.key(target), folder) for target in self.targets)
+    def records_in(self, folder: Path | None) -> list[Record | None]:
+        """The finished record of each target in a folder, where it is there."""
+        if folder is None or not (folder / "records.jsonl").is_file():
+            return [None] * len(self.targets)
+        known = {record.key: record for record in map(Record.from_json, read_lines(folder / "records.jsonl"))}
+        return [known.get(self.key(target)) for target in self.targets]
 
 
 def _jobs(
@@ -295,7 +298,7 @@ def _require_distinct(networks: Sequence[Network], digests: dict[int, _Digests])
 
 @torch.inference_mode(False)  # attacks need gradients, whatever mode the caller is in
 def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
-    found = [_recorded(job.key(target), folder) for target in job.targets]
+    found = job.records_in(folder)
     progress = folder and make_folder(folder / "progress") / f"{job.name}.jsonl"
     if all(found) and not (progress and progress.is_file()):  # a progress file is left by a run cut while it ended
         return [record for record in found if record]
@@ -489,13 +492,6 @@ def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: d
         **start,
         **job.header(job.targets[index]),
     )
-
-
-def _recorded(key: str, folder: Path | None) -> Record | None:
-    """The finished record of this measurement in the folder, if it is there."""
-    if folder is None or not (folder / "records.jsonl").is_file():
-        return None
-    return next((r for line in read_lines(folder / "records.jsonl") if (r := Record.from_json(line)).key == key), None)
 
 
 def _keep_panels(job: _Job, records: list[Record], everything: list[Record], folder: Path, number: int) -> None:

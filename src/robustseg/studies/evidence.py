@@ -1,5 +1,6 @@
 """The records of a study by role: which network, on which images, under which perturbation made against which network. No torch."""
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,17 +14,18 @@ from robustseg.studies.measures import Measure, read_measures
 from robustseg.studies.study import CLEAN, Row, Study
 
 
+@functools.lru_cache(maxsize=4096)
 def portable(spec: str) -> str:
     """A spec of a network or of data without the folders that differ from machine to machine.
 
     Of every quoted path what follows `networks/` is kept, or else its last part.
     """
+    return re.sub(r"'([^']*)'", _short, spec.replace("\\\\", "/"))
 
-    def short(quoted: re.Match[str]) -> str:
-        trained = re.fullmatch(r"(?:.*/)?(networks/.*)", quoted[1])
-        return f"'{trained[1] if trained else quoted[1].rpartition('/')[2]}'"
 
-    return re.sub(r"'([^']*)'", short, spec.replace("\\\\", "/"))
+def _short(quoted: re.Match[str]) -> str:
+    trained = re.fullmatch(r"(?:.*/)?(networks/.*)", quoted[1])
+    return f"'{trained[1] if trained else quoted[1].rpartition('/')[2]}'"
 
 
 class Evidence:
