@@ -178,3 +178,11 @@ def test_a_name_is_taken_once() -> None:
     registry.network("_test_taken")(twice)
     with pytest.raises(SpecError, match="try another name"):
         registry.network("_test_taken")(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "text", ["mine(budget=0.1)", "mine(budget=None)", "mine(budget='far')", "mine(budget=other(1))"]
+)
+def test_a_budget_that_cannot_be_read_is_none(text: str) -> None:
+    """Perturbations from Python carry any text as their spec; a run must not fail over it at its end."""
+    assert registry.describe(text).budget is None

@@ -18,7 +18,7 @@ from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
 from robustseg.core.labels import IGNORE
 from robustseg.core.types import Dataset, Network, Sample
 from robustseg.datasets import Resized, Spread
-from robustseg.evaluation.run import Conditions, evaluate, plan
+from robustseg.evaluation.run import Conditions, evaluate, plan, recorded
 from robustseg.results import metrics
 from robustseg.results.record import read_records
 from robustseg.testing import PixelNetwork, SmallNetwork, gray_space
@@ -536,3 +536,12 @@ def test_one_run_at_a_time_in_a_folder(tmp_path):
     with sole_writer(tmp_path), pytest.raises(RobustsegError, match="another run that writes there"):
         evaluate(small(), Scenes(2), folder=tmp_path)
     evaluate(small(), Scenes(2), folder=tmp_path)
+
+
+def test_a_perturbation_from_python_is_found_again_however_it_is_spelled(tmp_path):
+    spy = Spy("pgd(budget='linf:8/255', steps=3)")
+    spy.spec = "mine(budget='linf: 8/255')"
+    evaluate(small(), Scenes(), spy, folder=tmp_path)
+    assert recorded([small()], Scenes(), spy, folder=tmp_path)
+    evaluate(small(), Scenes(), spy, folder=tmp_path)
+    assert len(read_records(tmp_path)) == 1

@@ -91,6 +91,7 @@ COMMITTED = sorted((Path(__file__).parents[2] / "studies").rglob("records.jsonl"
 def test_committed_records_of_schema_1_are_migrated(file: Path) -> None:
     """The key is the one that audits and pictures name them by; the perturbation is described as data."""
     lines = [line for line in islice(read_lines(file), 12) if "schema" not in line]
+    assert lines
     for line, read in zip(lines, map(Record.from_json, lines), strict=True):
         identity = [line[name] for name in IDENTITY]
         old = json.dumps([identity, line["counts"]["ids"]], sort_keys=True)

@@ -84,3 +84,12 @@ def test_worst_images_come_by_drop() -> None:
     assert all(attacked.ids[d.position] == d.id for d in drops)
     with pytest.raises(RobustsegError, match="same images"):
         worst_images(attacked, runs.record("zoo:a", "clean", 0.1, n=8))
+
+
+def test_images_that_changed_are_no_baseline() -> None:
+    """A clean record of other masks, or of other code, is not what a perturbed one is measured against."""
+    clean, attacked = runs.run(("zoo:first",))[:2]
+    same = replace(attacked, content="ab"), replace(clean, content="ab")
+    assert clean_of(same[0], [clean, same[1]]) is same[1]
+    assert clean_of(same[0], [clean]) is None
+    assert clean_of(replace(attacked, code="cd"), [clean]) is None

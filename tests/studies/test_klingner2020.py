@@ -82,6 +82,7 @@ def record(who: str, spec: str, lost: float, rms: float, draw: int) -> Record:
         network=network,
         source=network,
         data=STUDY.images["report"].data,
+        size=STUDY.images["report"].size,
         perturbation=spec,
         counts=counts(min(0.97, lost), draw),
         scores={"rms": [rms / 255] * 4},

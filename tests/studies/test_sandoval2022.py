@@ -49,7 +49,7 @@ def records(**changed: tuple[float, float, float]) -> list[Record]:
         spec = f"weights({place.format(role)})"
         for i, (perturbation, share) in enumerate(zip(STUDY.settings.perturbations, own, strict=True)):
             made = runs.record(spec, perturbation, 0, n=8, counts=spoiled(share, i))
-            found.append(replace(made, data=STUDY.images["report"].data))
+            found.append(replace(made, data=STUDY.images["report"].data, size=STUDY.images["report"].size))
     return found
 
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 import runs
 from robustseg.cli import app
 from robustseg.core.errors import RobustsegError
+from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence, portable
-from robustseg.studies.page import Beside, Table, recorded
+from robustseg.studies.page import Beside, Table, as_run
 from robustseg.studies.run import passes
 from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
 from robustseg.studies.verdicts import HELD, exact
@@ -223,7 +224,7 @@ def test_unknown_studies_and_options_are_said(tmp_path: Path) -> None:
     ):
         opened("arnab2018", rows=("x",))
     with pytest.raises(RobustsegError, match=r"expected the tier in '.*verdicts\.json', got no such file; try --tier"):
-        recorded("arnab2018", tmp_path)
+        as_run("arnab2018", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -264,3 +265,31 @@ def test_verdicts_say_what_they_are_of() -> None:
     verdict = z1.verdict(found)
     assert (verdict.claim, verdict.statement, verdict.verdict) == ("Z1", "both networks are measured", HELD)
     assert "2 of 2" in verdict.numbers
+
+
+def test_networks_that_differ_in_their_folder_alone_are_not_confused() -> None:
+    here = {who: f"weights('runs/{who}/best.safetensors')" for who in "ab"}
+    records = [runs.record(spec, "clean", share) for spec, share in zip(here.values(), (0.2, 0.6), strict=True)]
+    alone = [Evidence(small_study(networks=here), [one]).miou(who) for who, one in zip("ab", records, strict=True)]
+    for order in (records, records[::-1]):
+        found = Evidence(small_study(networks=here), order)
+        assert [found.miou(who) for who in "ab"] == alone
+    elsewhere = Evidence(
+        small_study(networks={who: spec.replace("runs", "other") for who, spec in here.items()}), records
+    )
+    assert all(math.isnan(elsewhere.miou(who)) for who in "ab"), "which is which is not known there"
+
+
+def test_records_of_another_size_or_of_fewer_images_are_not_shown() -> None:
+    images = {"report": Images(runs.DATA, (12, 16)), "few": Images(runs.DATA, (12, 16), counts=(12,))}
+    whole, few = runs.record("zoo:first", "clean", 0.2), runs.record("zoo:first", "clean", 0.4, n=12)
+    other = runs.record("zoo:first", "clean", 0.9, size=(24, 32))
+    found = Evidence(small_study(images=images), [whole, few, other])
+    assert found.miou("a") == metrics.miou(whole.counts)
+    assert found.miou("a", images="few") == metrics.miou(few.counts)
+    assert math.isnan(Evidence(small_study(images=images), [other]).miou("a"))
+
+
+def test_gains_are_those_of_single_networks_too() -> None:
+    found = Evidence(small_study(), [runs.record("zoo:first", "clean", 0.2), runs.record("zoo:second", "clean", 0.4)])
+    assert found.gains("a", "b", found.miou) == [found.miou("a") - found.miou("b")]

@@ -113,6 +113,9 @@ def test_of_many_cases_those_that_do_not_hold_are_listed_the_clearest_first():
     assert "bad 1 " not in text
     assert text.startswith("9 of 19 cases hold")
     assert "2 more do not hold" in text
+    noisy = [over_seeds(f"noisy {i}", [-90.0, 10.0, 20.0], above=0.0) for i in range(9)]
+    decisive = over_seeds("decisive", [-1.0, -1.01, -0.99], above=0.0)
+    assert "; decisive -1 (lower bound" in verdict("X", "it holds", [*noisy, decisive]).numbers
 
 
 def test_frames_are_drawn_in_blocks_and_paired():

@@ -238,7 +238,7 @@ def sea(
         steps: gradient steps of each of the three runs.
         class_pixels: number of pixels of each class in the training set, for the balanced objective
             (`robustseg doctor --all` prints them). None counts the labels of each image, see
-            `losses.pixel_balanced_masked_cross_entropy`.
+            `losses.pixelwise.pixel_balanced_masked_cross_entropy`.
         draws: EOT samples of a randomised network at each step; values and gradient are their means.
         clip: keep every iterate in [0, 1].
         round: round to 8-bit values within the budget, see `steps.round_to_8bit`.

@@ -27,7 +27,7 @@ this gave the most unnoticed wrong pixels on three CamVid frames (4/255, 12 step
 
 
 def objective(name: str | Objective) -> Objective:
-    """The objective of this name, of `losses.OBJECTIVES` or of this file; a callable is returned as it is.
+    """The objective of this name, of `losses.pixelwise.OBJECTIVES` or of this file; a callable is returned as it is.
 
     Raises:
         SpecError: the name is unknown.

@@ -1,6 +1,6 @@
 """PGD for segmentation: SegPGD and CosPGD weight the pixels of each step, so that misclassified pixels count less.
 
-Both are `gradient.pgd` on a weighted cross-entropy (`losses.pixel_segpgd`, `losses.pixel_cospgd`). The weights act on the
+Both are `gradient.pgd` on a weighted cross-entropy (`losses.pixelwise.pixel_segpgd`, `pixel_cospgd`). The weights act on the
 gradient only: the best iterate is the one with the most misclassified pixels, not the one with the largest loss.
 
 Sources: Gu, Zhao, Tresp, Torr, ECCV 2022 (SegPGD); Agnihotri, Jung, Keuper, ICML 2024 (CosPGD).

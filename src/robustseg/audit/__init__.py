@@ -185,7 +185,9 @@ class _Run:
     def findings(self, known: set[str]) -> Iterator[Finding]:
         """Each finding that is not known yet, as soon as it is there."""
         first = self.subject.first
-        if (self.clean.network, self.clean.weights) != (first.network, first.weights):
+        clean = self.clean
+        changed = first.code and clean.code != first.code  # records of schema 1 do not know their code
+        if changed or (clean.network, clean.weights) != (first.network, first.weights):
             raise RobustsegError(
                 f"expected the network of the records, got other weights or code for '{first.network}'; "
                 "try the files that it was measured with, or measure it again"

@@ -56,7 +56,7 @@ def reproduce(
     An interrupted run resumes when you repeat the command; what is in the folder is used. `robustseg list study` lists the
     studies with their tiers and choices.
     """
-    from robustseg.studies.page import conclude, recorded
+    from robustseg.studies.page import as_run, conclude
     from robustseg.studies.study import opened
 
     if from_records is not None:
@@ -64,7 +64,7 @@ def reproduce(
         for option in (name for name, value in given.items() if value):
             raise RobustsegError(f"expected --from-records without {option}, got both; try --tier and --out only")
         where = out_dir or from_records
-        _print(conclude(recorded(paper, from_records, tier), from_records, where), where)
+        _print(conclude(as_run(paper, from_records, tier), from_records, where), where)
         return
     if out_dir is None:
         raise RobustsegError("expected a folder for the results, got none; try --out runs/NAME, or --from-records")

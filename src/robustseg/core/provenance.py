@@ -1,11 +1,13 @@
 """What must be known to repeat a run: commit, versions, device, the hashes of its files."""
 
+import ast
 import functools
 import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,25 +83,55 @@ def digest(network: Network) -> str:
     return told.hexdigest()[:16]
 
 
-def code_digest(top: Path | None) -> str:
-    """A digest of the user's code that is loaded: every imported file below its top folder. Empty where there is none.
+def code_digest(modules: Sequence[str]) -> str:
+    """A digest of the user's code that a network runs: its modules and what these import from the same folder.
 
-    Call it after a first forward pass, so that what a network imports late is there. Installed packages and this one
-    do not count: their versions are recorded.
+    Call it after a first forward pass, so that what a network imports late is loaded. Installed packages and this one
+    do not count: their versions are recorded. Empty without modules.
 
     Args:
-        top: the folder, see `core.types.Network.code`.
+        modules: names of imported modules, see `core.types.Network.code`.
     """
-    if top is None:
-        return ""
-    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    own = sorted(Path(file).resolve() for file in loaded if file)
-    told = hashlib.sha256()
-    for file in own:
-        inside = file.is_relative_to(top) and not file.is_relative_to(PACKAGE)
-        if inside and not {"site-packages", "dist-packages"} & set(file.parts) and file.is_file():
-            told.update(f"{file.relative_to(top)}:{sha256(file)};".encode())
-    return told.hexdigest()[:16]
+    told, waiting, seen = hashlib.sha256(), list(modules), set[str]()
+    top = tuple(folder for name in modules if (folder := _top(name)))
+    while waiting:
+        name = waiting.pop()
+        file = _file(name)
+        if name in seen or file is None or not any(file.is_relative_to(folder) for folder in top):
+            continue
+        if file.is_relative_to(PACKAGE) or {"site-packages", "dist-packages"} & set(file.parts):
+            continue
+        seen.add(name)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [name.rpartition(".")[0], *_imported(file, package)]
+    for name in sorted(seen):
+        told.update(f"{name}:{sha256(str(_file(name)))};".encode())
+    return told.hexdigest()[:16] if seen else ""
+
+
+def _file(name: str) -> Path | None:
+    """The source of a loaded module."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file).resolve() if file and Path(file).is_file() else None
+
+
+def _top(name: str) -> Path | None:
+    """The folder that holds a module's package or, of a module outside any, the folder of its file."""
+    file = _file(name)
+    return file and file.parents[name.count(".") + (file.name == "__init__.py")]
+
+
+def _imported(file: Path, package: str) -> set[str]:
+    """The names that the import statements of a file may load, wherever they stand."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join(filter(None, [*above, node.module or ""]))
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names | {name.rpartition(".")[0] for name in names}
 
 
 def sha256(path: str | Path) -> str:

@@ -39,12 +39,20 @@ KINDS = {
 }
 """Decorator -> kind of thing it registers."""
 
-QUANTITIES: dict[str, Callable[[Any], str]] = {
-    "budget": lambda value: Budget.parse(value).spec,
-    "rms": lambda value: as_255(fraction(value)),
-    "step_size": lambda value: as_255(fraction(value)),
+
+class Quantity(NamedTuple):
+    """How an argument that has many spellings is read, and how its value is spelled."""
+
+    read: Callable[[Any], Any]
+    spell: Callable[[Any], str]
+
+
+QUANTITIES = {
+    "budget": Quantity(Budget.parse, lambda budget: str(budget.spec)),
+    "rms": Quantity(fraction, as_255),
+    "step_size": Quantity(fraction, as_255),
 }
-"""Arguments of perturbations that have many spellings, each with the function that gives the canonical one."""
+"""The arguments of perturbations that have many spellings."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -187,7 +195,7 @@ class Description(NamedTuple):
     Args:
         spec: in the canonical spelling of its quantities.
         name: of the perturbation; of one that writes another's images to files, that of the other.
-        kind: `clean`, `noise`, `corruption` or `attack`; empty where no known name decides it.
+        kind: `clean`, `noise` or `attack`; empty where no known name decides it.
         arguments: argument -> canonical text, in the order of the spec.
         budget: the threat model; None where the spec names none.
     """
@@ -217,7 +225,7 @@ def describe(spec: str) -> Description:
     name = _name(inside)
     arguments = {str(k.arg): ast.unparse(k.value) for k in inside.keywords}
     given = [k.value.value for k in inside.keywords if k.arg == "budget" and isinstance(k.value, ast.Constant)]
-    budget = Budget.parse(str(given[0])) if given else None
+    budget = Budget.parse(given[0]) if given and isinstance(given[0], str) else None
     entry = table().get(("perturbation", name))
     kind = "clean" if whole == "clean" else entry.decorator if entry else ""
     return Description(whole, name, kind, arguments, budget)
@@ -242,8 +250,9 @@ def _build(kind: str, node: ast.Call) -> Any:
     if args:
         parameters = list(inspect.signature(function).parameters.values())[3 if sees_network else 1 :]
         raise SpecError(f"expected named arguments, got '{spec}'; try {_usage(spec, parameters)}")
-    readers = {"budget": Budget.parse, "rms": fraction, "step_size": fraction}
-    read = {name: readers[name](v) if name in readers and isinstance(v, str) else v for name, v in named.items()}
+    read = {
+        name: QUANTITIES[name].read(v) if name in QUANTITIES and isinstance(v, str) else v for name, v in named.items()
+    }
     _check_arguments(function, [], read, spec, skip=3 if sees_network else 1)
     built = Configured(function, read, spec, sees_network)
     _try_on_nothing(built)
@@ -302,7 +311,8 @@ def _with_quantities(node: ast.Call) -> ast.Call:
         if keyword.arg in QUANTITIES and not isinstance(keyword.value, ast.Call):
             value = _argument("perturbation", keyword.value)
             if isinstance(value, str) or (keyword.arg != "budget" and _fits(value, float)):
-                keyword.value = ast.Constant(QUANTITIES[keyword.arg](value))
+                quantity = QUANTITIES[keyword.arg]
+                keyword.value = ast.Constant(quantity.spell(quantity.read(value)))
     return node
 
 

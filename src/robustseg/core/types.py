@@ -52,7 +52,7 @@ class Network(nn.Module):
     Attributes:
         architecture: the spec that rebuilds it without its weights; what its constructor gave as `spec`.
         files: the files it was built from; records keep their hashes.
-        code: the top folder of the user's code that it runs; records keep a digest of what is imported from there.
+        code: names of the user's modules that it runs; records keep a digest of them and of what they import.
     """
 
     def __init__(self, label_space: LabelSpace, spec: str = "network"):
@@ -61,7 +61,7 @@ class Network(nn.Module):
         self.spec = spec
         self.architecture = spec
         self.files: tuple[Path, ...] = ()
-        self.code: Path | None = None
+        self.code: tuple[str, ...] = ()
 
     def predict(self, images: Images) -> Labels:
         """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
@@ -87,7 +87,7 @@ class Network(nn.Module):
         """This network with some attributes changed; everything else is shared, parameters too.
 
         Args:
-            changes: new values of attributes, by name. The files of a new part are added to those of the network.
+            changes: new values of attributes, by name. The files and the code of a new part are added to those of the network.
 
         Returns:
             A copy in the same mode, or the network itself where nothing changes.
@@ -105,8 +105,9 @@ class Network(nn.Module):
         other.__dict__.update({name: dict(vars(self)[name]) for name in ("_parameters", "_buffers", "_modules")})
         for name, value in changes.items():
             setattr(other, name, value)
-        new = [file for value in changes.values() if isinstance(value, Network) for file in value.files]
-        other.files = tuple(dict.fromkeys((*other.files, *new)))
+        new = [value for value in changes.values() if isinstance(value, Network)]
+        other.files = tuple(dict.fromkeys((*other.files, *(file for network in new for file in network.files))))
+        other.code = tuple(dict.fromkeys((*other.code, *(name for network in new for name in network.code))))
         return other
 
 
@@ -202,8 +203,8 @@ class Dataset(Protocol):
     def fingerprint(self, index: int) -> str:
         """A digest of what a sample is made of: of its image and labels, or of the files that hold them."""
         sample = self[index]
-        values = (sample.image, sample.labels)
-        return hashlib.sha256(b"".join(x.contiguous().numpy().tobytes() for x in values)).hexdigest()
+        values = (x.detach().cpu().contiguous().numpy().tobytes() for x in (sample.image, sample.labels))
+        return hashlib.sha256(b"".join(values)).hexdigest()
 
 
 @runtime_checkable

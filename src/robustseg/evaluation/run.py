@@ -216,7 +216,7 @@ class _Job:
             "source_code": self.digests[id(self.source)].code,
             "content": self.content,
             "data": self.data.spec,
-            "perturbation": self.perturbation.spec,
+            "perturbation": registry.describe(self.perturbation.spec).spec,
             "files": {Path(file).name: sha256(file) for file in files},
             "size": self.data.size,
             **dataclasses.asdict(self.conditions),
@@ -233,10 +233,22 @@ class _Job:
 
     def records_in(self, folder: Path | None) -> list[Record | None]:
         """The finished record of each target in a folder, where it is there."""
-        if folder is None or not (folder / "records.jsonl").is_file():
+        path = folder and folder / "records.jsonl"
+        if path is None or not path.is_file():
             return [None] * len(self.targets)
-        known = {record.key: record for record in map(Record.from_json, read_lines(folder / "records.jsonl"))}
+        written = path.stat()
+        known = _by_key(path, written.st_mtime_ns, written.st_size)
         return [known.get(self.key(target)) for target in self.targets]
+
+
+@functools.lru_cache(maxsize=4)
+def _by_key(path: Path, *_: int) -> dict[str, Record]:
+    """The records of a file by their keys, the first of equals; the file is read again only after it was written."""
+    found: dict[str, Record] = {}
+    for line in read_lines(path):
+        record = Record.from_json(line)
+        found.setdefault(record.key, record)
+    return found
 
 
 def _jobs(

@@ -275,7 +275,7 @@ def module(
     spec = f"module({', '.join(filter(None, (repr(source), f'classes={classes_text(space)}', expects.text)))})"
     adapted = Adapted(built, space, expects, spec)
     if file is not None:
-        adapted.files, adapted.code = (file,), _top(source, file)
+        adapted.files, adapted.code = (file,), (source.partition(":")[0],)
     if weights is not None:
         load_state(built, read_state(weights), weights)
         adapted.files = (*adapted.files, Path(weights))
@@ -307,12 +307,6 @@ def _imported(source: str) -> tuple[nn.Module, Path | None]:
         )
     file = getattr(found, "__file__", None)
     return built, Path(file) if file else None
-
-
-def _top(source: str, file: Path) -> Path:
-    """The folder that holds the user's package or, of a module outside any, the folder of its file."""
-    above = source.partition(":")[0].count(".") + (file.name == "__init__.py")
-    return file.resolve().parents[above]
 
 
 def check_against(

@@ -37,6 +37,7 @@ class Composed(Network):
         self._require_one_label_space()
         self.spec, self.architecture = self._text("spec"), self._text("architecture")
         self.files = tuple(dict.fromkeys(file for network in parts.values() for file in network.files))
+        self.code = tuple(dict.fromkeys(name for network in parts.values() for name in network.code))
 
     @property
     def parts(self) -> dict[str, Network]:

@@ -32,7 +32,7 @@ class Family(NamedTuple):
     Args:
         name: as in the spec. norm: of its budget, or empty. rest: other arguments, as written.
         source: the network it was made against where that is not the measured one, or empty.
-        kind: `noise`, `corruption` or `attack`.
+        kind: `noise`, `attack`, or `corruption` (of other packages).
     """
 
     name: str
@@ -98,7 +98,7 @@ def _short(spec: str) -> str:
 
 
 def tier(record: Record) -> str:
-    """`synthetic`, `camvid` or `full` for the data sets of the experiments, otherwise `own data`.
+    """`synthetic`, `camvid` or `full` for the data sets of the studies, otherwise `own data`.
 
     Frames are CamVid's if their ids name its sequences, and synthetic if theirs name those of streets, whatever reads
     them.

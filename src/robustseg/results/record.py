@@ -122,7 +122,8 @@ class Record:
     Args:
         network, source, data, perturbation: specs; `source` made the perturbation, `network` was measured on it.
         perturbation_name, kind, arguments, budget: what the perturbation's spec says, as data; see
-            `core.registry.Description`. `kind` is `clean`, `noise`, `corruption` or `attack`.
+            `core.registry.Description`. `kind` is `clean`, `noise`, `attack`, or
+            `corruption` (of other packages).
         weights, source_weights: digests of what the two networks computed with (`core.provenance.digest`).
         content: digest of the images and masks that were read; empty in records of schema 1, which are unverified.
         code, source_code: digests of the user's code that the two networks ran (`core.provenance.code_digest`); empty

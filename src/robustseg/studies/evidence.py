@@ -70,18 +70,31 @@ class Evidence:
         return f"weights({str((folder or Path()) / 'networks' / role / given.file)!r})"
 
     def _sort(self, roles: Sequence[str]) -> None:
-        names = {portable(self.spec(role)): role for role in roles}
+        exact = {self.spec(role, self.folder): role for role in roles}
+        alike: dict[str, list[str]] = {}
+        for role in roles:
+            alike.setdefault(portable(self.spec(role)), []).append(role)
+        # Two networks that differ in their folder alone are told apart on this machine only.
+        moved = {spec: own[0] for spec, own in alike.items() if len(own) == 1}
         self._found.clear()
         for r in self.records:
-            source, target = names.get(portable(r.source)), names.get(portable(r.network))
+            source, target = (exact.get(s) or moved.get(portable(s)) for s in (r.source, r.network))
             if source is not None and target is not None:
                 key = source, target, portable(r.data), r.perturbation, r.seed
                 self._found.setdefault(key, []).append(r)
 
     def all(self, row: Row) -> list[Record]:
         """The records of a row, the latest last."""
-        data = portable(self.study.images[row.images].data)
-        return self._found.get((row.source, row.target, data, row.perturbation, row.seed), [])
+        most = min(self.study.images[row.images].counts, default=math.inf)
+        found = [r for r in self._of_size(row) if len(r.ids) <= most]
+        whole = max((len(r.ids) for r in found), default=0)
+        return [r for r in found if len(r.ids) == whole]
+
+    def _of_size(self, row: Row) -> list[Record]:
+        """The records of a row, and those like it over more or fewer images of the same data and size."""
+        images = self.study.images[row.images]
+        key = row.source, row.target, portable(images.data), row.perturbation, row.seed
+        return [r for r in self._found.get(key, []) if images.size in (None, r.size)]
 
     def record(
         self, target: str, perturbation: str = CLEAN, *, source: str = "", images: str = "report", seed: int = 0
@@ -109,7 +122,7 @@ class Evidence:
     ) -> float:
         """mIoU under a perturbation over clean mIoU on the same images."""
         found = self.record(target, perturbation, source=source, images=images, seed=seed)
-        for clean in reversed(self.all(Row(target, target, images))) if found else ():
+        for clean in reversed(self._of_size(Row(target, target, images))) if found else ():
             place = {name: i for i, name in enumerate(clean.ids)}
             if found and all(name in place for name in found.ids):
                 below = metrics.miou(clean.counts, [place[name] for name in found.ids])
@@ -123,7 +136,7 @@ class Evidence:
 
     def gains(self, above: str, below: str, value: Callable[[str], float]) -> list[float]:
         """The value of one group less that of another, seed by seed, where both have one."""
-        pairs = zip(self.study.seeds.get(above, ()), self.study.seeds.get(below, ()), strict=False)
+        pairs = zip(*(self.study.seeds.get(group, (group,)) for group in (above, below)), strict=False)
         return [gain for a, b in pairs if not math.isnan(gain := value(a) - value(b))]
 
     def of(self, kind: str, who: str) -> list[Measure]:

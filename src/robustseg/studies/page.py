@@ -145,7 +145,7 @@ def conclude(study: Study, folder: Path, out: Path | None = None) -> list[Verdic
     return verdicts
 
 
-def recorded(name: str, folder: Path, tier: str | None = None) -> Study:
+def as_run(name: str, folder: Path, tier: str | None = None) -> Study:
     """The study as it was run in a folder, by its `verdicts.json`.
 
     Args:

@@ -122,7 +122,7 @@ class Work:
         self.study, self.folder, self.device = study, make_folder(folder), device
         self.on_step, self.on_batch = on_step, on_batch
         self._networks: dict[str, Network] = {}
-        self._counted: dict[str, int] = {}
+        self._counted: dict[tuple[str, str], int] = {}
         self._timed: dict[str, float] = {}
 
     def evidence(self) -> Evidence:
@@ -231,12 +231,13 @@ class Work:
 
     def _passes(self, row: Row) -> int:
         """Forward passes that a perturbation takes on an image, where a backward pass counts as two."""
-        if row.perturbation not in self._counted:
+        key = row.source, row.perturbation
+        if key not in self._counted:
             small = Resized(Spread(self.data(row.images), 1), SMALL)
             source, attack = self.network(row.source), api.perturbation(row.perturbation)
             (cost,) = plan([source], small, attack, source, conditions=Conditions(batch_size=1))
-            self._counted[row.perturbation] = cost.forwards + 2 * cost.backwards
-        return self._counted[row.perturbation]
+            self._counted[key] = cost.forwards + 2 * cost.backwards
+        return self._counted[key]
 
     def _pass_time(self, role: str, data: Dataset) -> float:
         """Seconds of one forward pass on one image, judged by an attack of one step."""

@@ -88,7 +88,8 @@ class Training:
         wanted, made = self._arguments(), weights.notes_of(best).get("recipe", {})
         recipe = wanted.pop("recipe")
         plain = {**asdict(recipe), **{name: asdict(what) for name, what in wanted.items() if what is not None}}
-        other = [name for name, value in json.loads(json.dumps(plain)).items() if made.get(name) != value]
+        plain = {"adversary": None, "depth": None, **json.loads(json.dumps(plain))}
+        other = [name for name, value in plain.items() if made.get(name) != value]
         if other:
             raise RobustsegError(
                 f"expected '{best}' trained by the recipe of the study, got another {', '.join(other)}; try another --out"

@@ -240,7 +240,8 @@ def _listed(cases: Sequence[Case], divided: int) -> list[str]:
     """All cases; of many, those that do not hold, the clearest first, or else the one that holds most narrowly."""
     if len(cases) <= LISTED:
         return [case.told(divided) for case in cases]
-    missed = sorted((case for case in cases if case.verdict(divided) != HELD), key=lambda case: case.margin)
+    missed = [case for case in cases if case.verdict(divided) != HELD]
+    missed.sort(key=lambda case: (case.verdict(divided) != NOT_HELD, case.margin))
     if not missed:
         return [f"nearest: {min(cases, key=lambda case: case.margin).told(divided)}"]
     more = [f"{len(missed) - LISTED} more do not hold"] if len(missed) > LISTED else []

@@ -179,7 +179,7 @@ class DepthFromVideo(Task):
 
         At first with the motion that the network tells, which learns from that. Once it is about right, with what aligning the frames
         makes of it, as the network answers alike for frames that move unlike, and depth would make up for it. Where gradients flow the loss has
-        two things more from then on: what the depth lacks to that found by searching about it (`robustseg.stereo`), in place of smaller images,
+        two things more from then on: what the depth lacks to that found by searching about it (`robustseg.depth.stereo`), in place of smaller images,
         and what the motion network lacks to the motion found.
 
         Args:
