@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.registry import study
+from robustseg.core.registry import describe, study
 from robustseg.report.words import short_names
 from robustseg.results import findings as audits
 from robustseg.studies.evidence import Evidence
@@ -179,7 +179,7 @@ class Setting:
 
 def images_of(attack: str) -> str:
     """The images that an attack is tried on: SEA takes too long for all of them."""
-    return "few" if attack.startswith("sea(") else "report"
+    return "few" if describe(attack).name == "sea" else "report"
 
 
 # Where it is measured
