@@ -137,3 +137,14 @@ def test_few_images_leave_it_undecided() -> None:
     assert not found.worse
     assert found.undecided
     assert found.verdict.startswith("undecided")
+
+
+def test_the_latest_record_of_the_same_images_is_the_partner() -> None:
+    before = runs.record("zoo:a", "clean", 0.2, content="ab")
+    stale, latest = (
+        runs.record("zoo:a", "clean", share, content="ab", code=code) for share, code in ((0.2, "x"), (0.6, "y"))
+    )
+    (found,) = compare([before], [stale, latest])
+    assert found.after == metrics.miou(latest.counts) < found.before
+    with pytest.raises(RobustsegError, match="expected both runs over one data set"):
+        compare([before], [runs.record("zoo:a", "clean", 0.2, content="cd")])

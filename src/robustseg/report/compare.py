@@ -105,11 +105,11 @@ def compare(
 
 
 def _partner(a: Record, records_a: Sequence[Record], records_b: Sequence[Record]) -> Record:
-    near = [b for b in records_b if _key(b) == _key(a)]
+    near = [b for b in records_b if _key(b) == _key(a) and (b.content == a.content or not a.content or not b.content)]
     same = [b for b in near if b.network == a.network]
     alone = len({r.network for r in records_a if _key(r) == _key(a)}) == 1 and len({b.network for b in near}) == 1
     if same or alone:
-        return (same or near)[0]
+        return (same or near)[-1]  # measured again after a change of code, the latest counts
     if not near:
         others = [b for b in records_b if (b.perturbation, _source(b)) == (a.perturbation, _source(a))]
         if others:
