@@ -422,7 +422,7 @@ def raised(network):
 
 def test_healthy_networks_raise_no_flag():
     names = {"random_output", "probabilities", "few_values", "not_finite", "saturated", "zero_gradients"}
-    names |= {"not_clipped", "no_labels"}
+    names |= {"not_clipped", "no_labels", "absent_classes"}
     assert set(evaluate(small(), Scenes(2)).flags) == names
     assert raised(small()) == {}
     assert raised(PixelNetwork().float()) == {}  # void pixels reach no neighbour here, and are no hidden gradient
@@ -528,6 +528,18 @@ def test_data_of_void_only_is_flagged():
 
     assert raised(small()) == {}
     assert evaluate(small(), Void(2)).flags["no_labels"] is True
+
+
+def test_a_class_that_occurs_nowhere_is_flagged(tmp_path):
+    class Less(Scenes):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return Sample(sample.image, torch.where(sample.labels == 1, IGNORE, sample.labels), sample.id)
+
+    record = evaluate(small(), Less(2), folder=tmp_path)
+    assert record.flags["absent_classes"] == 1
+    assert record.flags["no_labels"] is False
+    assert json.loads((tmp_path / "summary.json").read_text())[0]["flags"] == ["absent_classes"]
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path):

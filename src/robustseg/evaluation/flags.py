@@ -9,8 +9,14 @@
 * `zero_gradients`: the share of image values whose loss gradient, that of `Network.soft()`, is exactly 0, where above 5 %: an
   attack that follows gradients is then weaker than it looks. True where no gradient flows at all.
 
-`robustseg.evaluation.run` adds `not_clipped` (the spec asks for a variant that leaves [0, 1]) and `no_labels` (no pixel of the
-data is labelled). False is "looked at and fine". `robustseg.audit` looks closer.
+Two flags are of the data, over all images that were measured:
+
+* `no_labels`: no pixel is labelled.
+* `absent_classes`: how many classes label no pixel, as where the class list is another one or a class is taken for void;
+  mIoU is then the mean over the other classes.
+
+`robustseg.evaluation.run` adds `not_clipped` (the spec asks for a variant that leaves [0, 1]). False is "looked at and fine".
+`robustseg.audit` looks closer.
 """
 
 import torch
@@ -20,6 +26,7 @@ from robustseg.core.errors import ShapeError
 from robustseg.core.labels import IGNORE
 from robustseg.core.types import Images, Labels, Logits, Network, frozen
 from robustseg.losses.pixelwise import cross_entropy
+from robustseg.results.record import Counts
 
 FEW = 256
 """So many different output values are a decision: more than any vote has, fewer than the logits of a small image."""
@@ -55,6 +62,12 @@ def doubts(network: Network, images: Images, labels: Labels) -> dict[str, bool |
             "saturated": saturated if saturated > 0.5 else False,
             "zero_gradients": True if zero is None else zero if zero > 0.05 else False,
         }
+
+
+def label_doubts(counts: Counts) -> dict[str, bool | int]:
+    """Flag -> value of what the labels of all measured images lack, see the head of this file."""
+    absent = int(((counts.tp + counts.fn).sum(0) == 0).sum())
+    return {"no_labels": absent == counts.tp.shape[1], "absent_classes": absent or False}
 
 
 def random_change(first: Logits, second: Logits) -> float:

@@ -29,7 +29,7 @@ from robustseg.core.provenance import code_digest, commit, device_name, digest, 
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
 from robustseg.datasets.views import batches, content
-from robustseg.evaluation.flags import doubts
+from robustseg.evaluation.flags import doubts, label_doubts
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
@@ -326,9 +326,7 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
     if total is None:
         raise RobustsegError(f"expected images in {job.data.spec}, got none")
-    flags = [
-        {**raised, "no_labels": not (total.counts[i].tp + total.counts[i].fn).any()} for i, raised in enumerate(flags)
-    ]
+    flags = [{**raised, **label_doubts(total.counts[i])} for i, raised in enumerate(flags)]
     records = [_record(job, index, start, total, flags[index]) for index in range(len(job.targets))]
     if folder and progress:
         records = [known or record for record, known in zip(records, found, strict=True)]

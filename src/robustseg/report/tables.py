@@ -286,7 +286,7 @@ def _flags(record: Record) -> Cell:
 
 
 def _worth(value: object) -> str:
-    return f" {value:.2g}" if isinstance(value, (float, np.floating)) else ""
+    return "" if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) else f" {value:.2g}"
 
 
 def _audit(record: Record, audited: Sequence[Finding]) -> Cell:
