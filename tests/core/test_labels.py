@@ -15,3 +15,6 @@ def test_label_spaces_name_where_they_part() -> None:
         SPACE.require_same(other, mine="the network", theirs="the data")
     with pytest.raises(RobustsegError, match="one colour a class"):
         LabelSpace(("road",), ())
+    for names in (("road", "road"), ("road", " ")):
+        with pytest.raises(RobustsegError, match="expected a name of its own for each class, got"):
+            LabelSpace(names, SPACE.palette)

@@ -91,6 +91,16 @@ def write_whole(path: Path, text: str | bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
+def text_of(path: Path) -> str:
+    """The text of a file that somebody else wrote: UTF-8, or UTF-16 or UTF-32 as Windows writes it, without its mark.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no such text.
+    """
+    raw = path.read_bytes()
+    return raw.decode(json.detect_encoding(raw))
+
+
 def read_lines(path: Path) -> Iterator[Any]:
     """The complete lines of a JSONL file; a torn last line is left out.
 

@@ -14,7 +14,7 @@ class LabelSpace:
     """The classes of a data set or a network, in train-id order.
 
     Args:
-        names: one name a class; the position is the train id.
+        names: one name a class, no two the same; the position is the train id.
         palette: one (red, green, blue) a class, 0 to 255.
     """
 
@@ -26,6 +26,12 @@ class LabelSpace:
             raise RobustsegError(
                 f"expected one colour a class, got {len(self.names)} names and {len(self.palette)} colours; "
                 "try a palette of the same length"
+            )
+        odd = next((name for name in self.names if self.names.count(name) > 1 or not name.strip()), None)
+        if odd is not None:
+            raise RobustsegError(
+                f"expected a name of its own for each class, got {odd!r}{' more than once' * bool(odd.strip())}; "
+                "try names that differ"
             )
         if not 1 <= len(self.names) <= IGNORE:
             raise RobustsegError(f"expected 1 to {IGNORE} classes, got {len(self.names)}; {IGNORE} is the void label")

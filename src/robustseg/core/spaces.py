@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.files import text_of
 from robustseg.core.labels import LabelSpace
 
 CAMVID = LabelSpace(
@@ -144,7 +145,7 @@ def label_space(classes: Classes) -> LabelSpace:
 
     Args:
         classes: a label space (returned as it is), the name of a known one (`'camvid'`), the path of a file that lists
-            class names (`.txt`: one a line; `.json`: a list of names, or an object with `names` and perhaps
+            class names (`.txt`: one a line, blank lines do not count; `.json`: a list of names, or an object with `names` and perhaps
             `palette`), class names in train-id order, or their number. Names of a known one get its palette, others
             evenly spread colours.
 
@@ -182,16 +183,19 @@ def classes_text(space: LabelSpace) -> str:
 def _listed(path: Path) -> LabelSpace | tuple[str, ...]:
     """What a file of class names says."""
     try:
-        text = path.read_text(encoding="utf-8")
-        listed = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
+        text = text_of(path)
+        lines = [line for line in text.splitlines() if line.strip()]
+        listed = json.loads(text) if path.suffix == ".json" else lines
         palette = listed.get("palette") if isinstance(listed, dict) else None
         names = listed["names"] if isinstance(listed, dict) else listed
-        names = tuple(name for name in names if name)
         if not names or not all(isinstance(name, str) for name in names):
             raise ValueError("no list of names")
+        names = tuple(name.strip() for name in names)
         return LabelSpace.from_json({"names": names, "palette": palette}) if palette else names
     except FileNotFoundError as error:
         raise SpecError(f"expected a class list at '{path}', got no such file; try classes=('road', 'car')") from error
+    except RobustsegError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpecError(
             f"expected one class name a line, or JSON with a list of names, in '{path}', got '{error}'; "

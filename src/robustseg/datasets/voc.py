@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from robustseg.core.errors import DatasetNotFound, MissingExtra, RobustsegError, ShapeError, SpecError
+from robustseg.core.files import text_of
 from robustseg.core.labels import IGNORE
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import VOC
@@ -112,7 +113,7 @@ def _further(root: Path) -> dict[str, Path]:
 
 def _listed(path: Path) -> list[str]:
     """The names in a list of a split."""
-    names = path.read_text(encoding="utf-8").split() if path.is_file() else []
+    names = text_of(path).split() if path.is_file() else []
     if not names:
         raise DatasetNotFound(f"expected names of images in '{path}' of VOC, got none; try this tree:\n{TREE}")
     return names
