@@ -41,7 +41,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 def _other_image(root: Path) -> Path:
-    trees.write_image(root / "other.png", size=(20, 30))
+    trees.write_image(root / "other.png", seed=1)
     return root / "other.png"
 
 

@@ -10,7 +10,8 @@ from robustseg.core.errors import DatasetNotFound, RobustsegError, ShapeError, S
 from robustseg.core.spaces import CAMVID
 from robustseg.datasets import batches
 from robustseg.datasets.folder import Folder
-from robustseg.testing import check_dataset
+from robustseg.evaluation.run import evaluate
+from robustseg.testing import PixelNetwork, check_dataset
 
 CLASSES = ("road", "car", "sky")
 
@@ -105,6 +106,93 @@ def test_spoiled_masks_are_named_when_read(root):
     data = opened(root, classes=("road", "car"))
     with pytest.raises(RobustsegError, match=r"values 0 to 1 or void in '.*a\.png', got 2; try"):
         data[0]
-    trees.write_mask(root / "labels" / "c.png", [0], (5, 9))
-    with pytest.raises(ShapeError, match=r"size 5x9 in '.*c\.png', got 9x5; try"):
+    trees.write_mask(root / "labels" / "c.png", [0], (5, 8))
+    with pytest.raises(ShapeError, match=r"size 5x9 in '.*c\.png', got 8x5; try"):
         data[2]
+
+
+BINARY = ("background", "object")
+
+
+def binary(root, pixels, **arguments):
+    """A data set of two classes, its masks repeating `pixels`."""
+    for name in "abc":
+        trees.write_mask(root / "labels" / f"{name}.png", pixels, (9, 5) if name == "c" else (6, 8))
+    return opened(root, **{"classes": BINARY, **arguments})
+
+
+@pytest.mark.parametrize("values", [[0, 255], [255]])
+@pytest.mark.parametrize("classes", [BINARY, 1, 2])
+def test_255_without_a_1_is_not_taken_for_void_of_two_classes(root, values, classes):
+    data = binary(root, values, classes=classes)
+    with pytest.raises(
+        RobustsegError, match=r"expected to know what 255 means in .*try values=\(0, 255\) .* or void=255"
+    ):
+        data[0]
+
+
+def test_the_owner_says_what_255_means(root):
+    data = binary(root, [0, 255, 0, 0], values=(0, 255))
+    assert data[0].labels.unique().tolist() == [0, 1]
+    assert data.spec.endswith("values=(0, 255))")
+    assert registry.build("data", data.spec)[0].labels.float().mean() == 0.25
+    data = binary(root, [0, 255], void=255)
+    assert data[0].labels.unique().tolist() == [0, 255]
+    assert registry.build("data", data.spec)[0].labels.unique().tolist() == [0, 255]
+    assert binary(root, [0, 1, 255])[0].labels.unique().tolist() == [0, 1, 255]
+    assert binary(root, [0])[0].labels.unique().tolist() == [0]
+    data = binary(root, [10, 30, 20, 0], classes=("x", "y", "z"), values=(10, 20, 30), void=0)
+    assert data[0].labels[0, :4].tolist() == [0, 2, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"values": (0,)}, "expected one value for each of 2 classes"),
+        ({"values": (0, 0)}, "expected one value for each of 2 classes"),
+        ({"values": (0, 256)}, "expected values as values 0 to 255"),
+        ({"values": (0, 255), "void": 255}, "got 255 as both"),
+    ],
+)
+def test_values_of_classes_must_tell_them_apart(root, arguments, sentence):
+    with pytest.raises(SpecError, match=sentence):
+        binary(root, [0], **arguments)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("name", ["classes.txt", "classes.json"])
+def test_class_files_of_any_unicode_editor_mean_the_same(root, name, encoding):
+    text = json.dumps([" road", "car ", "sky"]) if name.endswith("json") else "road \r\n\r\n\tcar\r\nsky\r\n\r\n"
+    (root / name).write_bytes(text.encode(encoding))
+    assert opened(root, classes=str(root / name)).label_space.names == CLASSES
+
+
+@pytest.mark.parametrize("text", ['["road", "car", "road"]', '["road", "", "car"]'])
+def test_classes_need_names_that_differ(root, text):
+    (root / "classes.json").write_text(text)
+    with pytest.raises(
+        RobustsegError, match=r"expected a name of its own for each class, got .*; try|more than once; try"
+    ):
+        opened(root, classes=str(root / "classes.json"))
+
+
+def test_hidden_files_are_no_images(root):
+    for name in ("._a.png", ".DS_Store", "Thumbs.db", ".a.jpg"):
+        (root / "images" / name).write_bytes(b"\0\5\x16\7")
+        (root / "labels" / name).write_bytes(b"\0\5\x16\7")
+    assert opened(root).ids == ("a", "b", "c")
+    assert len(registry.build("data", f"frames({str(root / 'images')!r})")) == 3
+    assert len(registry.build("data", f"frames({str(root / 'images' / '*')!r})")) == 3
+
+
+def test_files_that_do_not_fit_stop_a_run_before_it_measures(root, tmp_path):
+    class Untouched(PixelNetwork):
+        def forward(self, images):
+            raise AssertionError("measured")
+
+    trees.write_mask(root / "labels" / "c.png", [0], (3, 5))
+    network = Untouched()
+    network.label_space = opened(root).label_space
+    with pytest.raises(ShapeError, match=r"image's size 5x9 in '.*c\.png', got 5x3; try"):
+        evaluate(network, opened(root), folder=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*"))

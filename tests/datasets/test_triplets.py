@@ -277,7 +277,7 @@ def test_depth_of_another_size_or_kind_is_told(tmp_path: Path) -> None:
     with pytest.raises(RobustsegError, match="expected a readable depth map"):
         dgp(str(place))[2]
     (place / "B_0_depth.png").unlink()
-    with pytest.raises(DatasetNotFound, match="expected a depth map at"):
+    with pytest.raises(DatasetNotFound, match="expected a file at"):
         dgp(str(place))[3]
 
 

@@ -45,7 +45,7 @@ Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 def inpaint(
     network: NetworkSpec,
     image: Photograph,
-    mask: Annotated[str, typer.Option(help="TOP,LEFT,BOTTOM,RIGHT in pixels, a PNG (not black: hole), or a class.")],
+    mask: Annotated[str, typer.Option(help="TOP,LEFT,BOTTOM,RIGHT in pixels, a picture (bright: hole), or a class.")],
     out_dir: OutDir,
     target: Annotated[
         str | None,

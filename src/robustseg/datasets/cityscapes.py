@@ -14,7 +14,7 @@ from robustseg.core.errors import DatasetNotFound, SpecError
 from robustseg.core.labels import IGNORE
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from robustseg.datasets.files import images_in, read_labels, require_masks
+from robustseg.datasets.files import folders_in, images_in, read_labels, require_masks
 from robustseg.datasets.paired import Paired
 
 TREE = """ROOT/
@@ -71,7 +71,7 @@ def _pairs(root: Path, folder: str, cities: tuple[str, ...] | None) -> dict[str,
     for needed in (images, masks):
         if not needed.is_dir():
             raise DatasetNotFound(f"expected the folder '{needed}' of Cityscapes, got none; try this tree:\n{TREE}")
-    there = sorted(city.name for city in images.iterdir() if city.is_dir())
+    there = [city.name for city in folders_in(images)]
     lost = [city for city in cities or () if city not in there]
     if lost:
         raise DatasetNotFound(f"expected the city '{lost[0]}' in '{images}', got none; try this tree:\n{TREE}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustseg.core.errors import DatasetNotFound, RobustsegError
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes
-from robustseg.datasets.files import images_in, read_image
+from robustseg.datasets.files import folders_in, images_in, read_image
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
 
 TREE = """ROOT/
@@ -38,7 +38,7 @@ def cityscapes_video(root: str, *, split: str = "train", step: int = 1, classes:
     folder = Path(root) / "leftImg8bit_sequence" / split
     if not folder.is_dir():
         raise DatasetNotFound(f"expected the folder '{folder}' of Cityscapes, got none; try this tree:\n{TREE}")
-    cities = sorted(city for city in folder.iterdir() if city.is_dir())
+    cities = folders_in(folder)
     drives = [_drive(run, Path(root) / "camera" / split / city.name) for city in cities for run in _runs(city)]
     named = f", split={split!r}" if split != "train" else ""
     return Triplets(drives, spec=f"cityscapes_video(root={root!r}{named})", step=step, classes=classes)

@@ -88,7 +88,7 @@ class Images:
 
     def __init__(self, place: Path):
         if "*" in place.name and place.parent.is_dir():
-            self.paths = sorted(p for p in place.parent.glob(place.name) if p.suffix.lower() in IMAGE_SUFFIXES)
+            self.paths = [p for p in images_in(place.parent) if p.match(place.name)]
         else:
             self.paths = images_in(place) if place.is_dir() else []
         if not self.paths:

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustseg.core.errors import DatasetNotFound, RobustsegError, SpecError
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes
-from robustseg.datasets.files import images_in
+from robustseg.datasets.files import folders_in, images_in
 from robustseg.datasets.frames import Images
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
 
@@ -48,7 +48,7 @@ def kitti_odometry(
     """
     place = Path(root)
     if (place / "sequences").is_dir():
-        there = {p.name: (p, place / "poses" / f"{p.name}.txt") for p in sorted((place / "sequences").iterdir())}
+        there = {p.name: (p, place / "poses" / f"{p.name}.txt") for p in folders_in(place / "sequences")}
     else:
         there = {place.resolve().name: (place, place / "poses.txt")}
     drives = [_sequence(name, *there[name]) for name in _chosen(sequences, there, "sequence")]
@@ -133,7 +133,9 @@ def _drive(folder: Path, depth: Path | None) -> Drive:
     maps = {}
     if depth is not None:
         inside = Path(folder.name) / "proj_depth" / "groundtruth" / f"image_{camera:02}"
-        known = {p.stem: p for split in depth.iterdir() if (split / inside).is_dir() for p in images_in(split / inside)}
+        known = {
+            p.stem: p for split in folders_in(depth) if (split / inside).is_dir() for p in images_in(split / inside)
+        }
         maps = {i: known[path.stem] for i, path in enumerate(frames.paths) if path.stem in known}
     ids = [f"{folder.name}_{path.stem}" for path in frames.paths]
     return Drive(ids, frames.__getitem__, _camera(_matrix(calibration, f"P_rect_{camera:02}"), frames), depths=maps)

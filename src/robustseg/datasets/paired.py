@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustseg.core.provenance import sha256
 from robustseg.core.types import Dataset, Sample
-from robustseg.datasets.files import read_image, read_labels, train_ids_of
+from robustseg.datasets.files import check_pair, read_image, read_labels, train_ids_of
 
 
 class Paired(Dataset):
@@ -34,5 +34,12 @@ class Paired(Dataset):
         return read_labels(path, train_ids_of(len(self.label_space), void=self.void), size)
 
     def fingerprint(self, index: int) -> str:
-        """Digests of the files of the image and the mask."""
+        """Digests of the files of the image and the mask.
+
+        Whoever takes the fingerprints of all images before a run also learns before it whether their headers fit.
+
+        Raises:
+            RobustsegError: the headers say that the pair cannot be read. ShapeError: image and mask differ in size.
+        """
+        check_pair(*self.paths[index])
         return "".join(map(sha256, self.paths[index]))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
@@ -22,7 +21,7 @@ from robustseg.core.levels import to_8bit
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Batch, Dataset, Sample
-from robustseg.datasets.files import read_depth
+from robustseg.datasets.files import image_size, read_depth
 from robustseg.datasets.frames import Images, Video, frames_at
 from robustseg.datasets.streets import parse_size
 from robustseg.datasets.views import resize_image, resize_intrinsics
@@ -190,11 +189,7 @@ def size_of(image: Tensor | Path) -> tuple[int, int]:
     """
     if isinstance(image, Tensor):
         return int(image.shape[1]), int(image.shape[2])
-    try:
-        with Image.open(image) as file:
-            return file.height, file.width
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RobustsegError(f"expected an image in '{image}', got '{error}'; try copying this file again") from error
+    return image_size(image)
 
 
 def camera_matrix(numbers: Sequence[float], size: tuple[int, int], *, of: object) -> Tensor:

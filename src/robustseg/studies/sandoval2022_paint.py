@@ -238,7 +238,7 @@ def blind_pairs(folder: Path, pairs: Sequence[Sequence[Path]], *, key: Path, see
     order = draws.permutation(len(pairs))
     for number, index in enumerate(order, start=1):
         swapped = bool(draws.integers(2))
-        images = [np.asarray(Image.open(path)) for path in (reversed(pairs[index]) if swapped else pairs[index])]
+        images = [picture_of(read_image(path)) for path in (reversed(pairs[index]) if swapped else pairs[index])]
         gap = np.full((images[0].shape[0], 12, 3), 255, np.uint8)
         picture = Image.fromarray(np.concatenate([images[0], gap, images[1]], 1))
         write_picture(folder / f"pair-{number:02d}.png", picture.resize((2 * picture.width, 2 * picture.height)))

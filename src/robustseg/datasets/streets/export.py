@@ -14,7 +14,7 @@ from robustseg.core.files import write_whole
 from robustseg.core.labels import IGNORE
 from robustseg.core.levels import to_8bit
 from robustseg.core.types import Sample
-from robustseg.datasets.files import read_image, read_labels, train_ids_of
+from robustseg.datasets.files import read_16bit, read_image, read_labels, train_ids_of
 from robustseg.datasets.streets.dataset import SPLITS, Streets
 from robustseg.datasets.streets.frame import SKY_DEPTH
 
@@ -83,8 +83,7 @@ def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
         if lost:
             raise DatasetNotFound(f"expected '{lost}' beside poses.json, got no such file; try exporting again")
         image = read_image(files[0])
-        with Image.open(files[2]) as picture:
-            millimetres = torch.from_numpy(np.array(picture, dtype=np.int64))
+        millimetres = torch.from_numpy(read_16bit(files[2]))
         depth = torch.where(millimetres == 0, SKY_DEPTH, millimetres.float() / 1000)
         extras = {"depth": depth, **{k: torch.tensor(v, dtype=torch.float32) for k, v in known.items()}}
         samples.append(Sample(image, read_labels(files[1], table, image.shape[-2:]), name, extras))
