@@ -66,6 +66,17 @@ def test_inpaint_changes_the_hole_only(given: dict[str, str], tmp_path: Path, ma
     assert {p.name for p in tmp_path.iterdir()} == {"image.png", "sheet.png", "film.gif", "result.json"}
 
 
+def test_a_mask_is_drawn_on_the_photograph_as_it_is_shown(given: dict[str, str], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    with Image.open(given["image"]) as shown:
+        shown.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "photo.png", exif=exif)
+    inpaint(given, tmp_path / "out", "--target", "car", image=str(tmp_path / "photo.png"))
+    before, after = read_image(Path(given["image"])), read_image(tmp_path / "out" / "image.png")
+    assert (before != after).any(0)[10:30, 20:50].float().mean() > 0.8
+    assert (before != after).any(0).sum() <= 20 * 30
+
+
 def test_a_class_is_taken_out_of_a_photograph_of_any_size(tmp_path: Path) -> None:
     frame = picture_of(api.data("streets(scenes=1, frames=1, size='160x320')")[0].image)
     Image.fromarray(frame).resize((640, 320)).save(tmp_path / "large.png")
