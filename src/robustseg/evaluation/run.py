@@ -30,6 +30,7 @@ from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
 from robustseg.datasets.views import batches, content
 from robustseg.evaluation.flags import doubts, label_doubts
+from robustseg.evaluation.memory import memory_checked
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
@@ -397,7 +398,7 @@ def _measure(job: _Job, batch: Batch) -> _Part:
     device = device_of(job.source)
     batch = batch.to(device)
     images = batch.images.to(job.conditions.dtype, memory_format=torch.channels_last)
-    with frozen(*job.networks), counted([*job.networks, job.guide]) as passes:
+    with frozen(*job.networks), memory_checked(job.guide), counted([*job.networks, job.guide]) as passes:
         perturbed = _perturb(job, images, batch)
         counts, scores, verdicts = [], [], []
         for target in job.targets:
