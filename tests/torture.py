@@ -27,7 +27,7 @@ CALLS = "open,openat,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat
 STREETS = "streets(seed=1, scenes=3, frames=2, size='48x96', split='test')"
 TRAINED_ON = "streets(seed=2, scenes=3, frames=2, size='48x96', split='train')"
 NETWORK = "zoo:erfnet-streets"
-TIMES = {"started", "seconds", "latency", "p50", "p95", "frames_per_second", "digest", "versions", "commit"}
+TIMES = {"started", "seconds", "time", "latency", "p50", "p95", "frames_per_second", "digest", "versions", "commit"}
 """Fields that differ between two runs of the same work; a line's digest covers them."""
 
 STUDY = f'''"""A study that trains one network and measures it beside another."""
