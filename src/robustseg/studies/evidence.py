@@ -9,6 +9,7 @@ from typing import Any
 
 from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
+from robustseg.results.current import current
 from robustseg.results.record import Record, read_records
 from robustseg.studies.measures import Measure, read_measures
 from robustseg.studies.study import CLEAN, Row, Study
@@ -50,7 +51,7 @@ class Evidence:
     def read(cls, study: Study, folder: Path) -> "Evidence":
         """The evidence in a study's folder, which may be empty."""
         places = [folder / place for place in dict.fromkeys(row.place for row in study.rows)]
-        records = [r for place in places if (place / "records.jsonl").is_file() for r in read_records(place)]
+        records = [r for place in places if (place / "records.jsonl").is_file() for r in current(read_records(place))]
         kept = dict.fromkeys([*places, *(folder / getattr(extra, "place", "") for extra in study.extras)])
         return cls(study, records, [m for place in kept for m in read_measures(place)], folder)
 
