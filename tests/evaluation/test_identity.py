@@ -9,7 +9,7 @@ from torch import nn
 
 from commands import run
 from robustseg import adapt
-from robustseg.core import registry
+from robustseg.core import code, registry
 from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import IGNORE
 from robustseg.core.types import Dataset, Sample
@@ -83,11 +83,11 @@ def test_images_in_memory_that_change_between_runs_are_measured_anew(tmp_path: P
 
 def test_code_of_an_adapted_module_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights stay the same when only `forward` changes."""
-    monkeypatch.setattr(evaluation, "code_digest", lambda modules: "one" if __name__ in modules else "")
+    monkeypatch.setattr(code, "code_digest", lambda modules: "one" if __name__ in modules else "")
     network = adapt(Mine(), label_space=gray_space(4))
     evaluate(network, Kept(), folder=tmp_path)
     assert read_records(tmp_path)[0].code == "one"
-    monkeypatch.setattr(evaluation, "code_digest", lambda modules: "two" if __name__ in modules else "")
+    monkeypatch.setattr(code, "code_digest", lambda modules: "two" if __name__ in modules else "")
     evaluate(network, Kept(), folder=tmp_path)
     assert [r.code for r in read_records(tmp_path)] == ["one", "two"]
 

@@ -1,6 +1,6 @@
 """Which records of a folder are of its present state: what was written last decides, and nothing is said of what is unknown."""
 
-from robustseg.results.current import current, distinct, stale_sentence
+from robustseg.results.current import consistent, current, distinct, stale_sentence
 from robustseg.results.record import Record
 from robustseg.results.summary import summary
 from runs import record
@@ -53,3 +53,10 @@ def test_a_summary_tells_records_apart() -> None:
     assert [(row["code"], row["current"]) for row in rows] == [("k", False), ("k2", True)]
     assert all({"weights", "content", "started"} <= set(row) for row in rows)
     assert stale_sentence(1) == "1 earlier record of other images, masks, weights or code is kept and not shown"
+
+
+def test_states_of_one_name_are_parted() -> None:
+    first, second = [made(), made(PGD)], [made(code="k2"), made(PGD, code="k2", source_code="k2")]
+    other = made(network="other")
+    assert consistent([*first, *second, other]) == [[*first, other], second]
+    assert consistent(first) == [first]

@@ -97,6 +97,21 @@ def _edited(file: Path) -> RobustsegError:
     )
 
 
+def code_of(*things: Any) -> str:
+    """The `code_digest` of networks and perturbations: of what they were built by, of their classes, of what is in them."""
+    return code_digest(list(dict.fromkeys(name for thing in things for name in _modules_behind(thing))))
+
+
+def _modules_behind(thing: Any) -> Iterator[str]:
+    if hasattr(thing, "modules"):  # a network: what its spec names, and the classes of its parts
+        yield from (*thing.code, *(type(part).__module__ for part in thing.modules()))
+        return
+    yield getattr(thing, "function", thing).__module__
+    for argument in getattr(thing, "arguments", {}).values():  # a perturbation may hold another
+        if hasattr(argument, "function"):
+            yield from _modules_behind(argument)
+
+
 def code_digest(modules: Sequence[str]) -> str:
     """A digest of the user's code that a network runs: its modules and what these import, as it was loaded.
 

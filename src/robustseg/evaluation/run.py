@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from robustseg.core import registry
-from robustseg.core.code import code_digest
+from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import append_line, make_folder, read_lines, sole_writer, write_whole
 from robustseg.core.labels import IGNORE
@@ -220,7 +220,7 @@ class _Job:
             "code": self.digests[id(target)].code,
             "source": self.source.spec,
             "source_weights": self.digests[id(self.source)].weights,
-            "source_code": code_digest([*modules_of(self.source), *_modules_behind(self.perturbation)]),
+            "source_code": code_of(self.source, self.perturbation),
             "content": self.content.digest,
             "data": self.data.spec,
             "perturbation": registry.describe(self.perturbation.spec).spec,
@@ -281,7 +281,7 @@ def _jobs(
     if perturbation.spec == "clean":
         source = None
     everybody = [*networks, *([source] if source else [])]
-    digests = {id(n): _Digests(digest(n), code_digest(modules_of(n))) for n in everybody}
+    digests = {id(n): _Digests(digest(n), code_of(n)) for n in everybody}
     _require_distinct(everybody, digests)
     shared = data, perturbation, conditions, content(data), digests
     if source is not None:
@@ -294,20 +294,6 @@ class _Digests(NamedTuple):
 
     weights: str
     code: str
-
-
-def modules_of(network: Network) -> list[str]:
-    """The modules that a network's code is in: those it was built from, and those of the classes of its parts."""
-    return list(dict.fromkeys((*network.code, *(type(part).__module__ for part in network.modules()))))
-
-
-def _modules_behind(perturbation: Perturbation) -> list[str]:
-    """The modules that a perturbation's code is in, and that of one inside it."""
-    inner = [
-        thing for thing in getattr(perturbation, "arguments", {}).values() if isinstance(thing, registry.Configured)
-    ]
-    own = getattr(perturbation, "function", perturbation).__module__
-    return [own, *(name for thing in inner for name in _modules_behind(thing))]
 
 
 def _require_distinct(networks: Sequence[Network], digests: dict[int, _Digests]) -> None:

@@ -22,6 +22,20 @@ def current(records: Sequence[Record]) -> list[Record]:
     return [r for r in distinct(records) if all(_same(state, present[what]) for what, state in _states(r).items())]
 
 
+def consistent(records: Sequence[Record]) -> list[list[Record]]:
+    """Records in as few parts as keep apart what has two states under one name, in order of appearance."""
+    parts: list[tuple[dict[tuple[Any, ...], tuple[str | None, ...]], list[Record]]] = []
+    for record in records:
+        own = _states(record)
+        fits = (part for part in parts if all(_same(own[what], part[0].get(what, own[what])) for what in own))
+        found = next(fits, None)
+        if found is None:
+            parts.append(found := ({}, []))
+        found[0].update(own)
+        found[1].append(record)
+    return [part for _, part in parts]
+
+
 def distinct(records: Sequence[Record]) -> list[Record]:
     """Records without those that were written again, in the order in which they were written last."""
     return list({(record.key, record.started): record for record in reversed(records)}.values())[::-1]
