@@ -64,7 +64,7 @@ def keep_sources() -> None:
     """From now on, note what the user's modules are compiled from. A second call does nothing."""
     if _Finder not in sys.meta_path:
         place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
-        sys.meta_path.insert(place, _Finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(place, _Finder)
 
 
 def note(module: str) -> None:

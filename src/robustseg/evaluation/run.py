@@ -313,10 +313,10 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
     found = job.records_in(folder)
     progress = folder and make_folder(folder / "progress") / f"{job.name}.jsonl"
     if all(found) and not (progress and progress.is_file()):  # a progress file is left by a run cut while it ended
-        known = [record for record in found if record]
+        finished = [record for record in found if record]
         if folder:
-            _keep_present(folder, known)
-        return known
+            _keep_present(folder, finished)
+        return finished
     start, total = _begun(progress, job)
     done = len(total.counts[0].ids) if total else 0
     flags = [_flags(target, job) for target in job.targets]

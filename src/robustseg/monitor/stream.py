@@ -492,7 +492,7 @@ class _Run:
 
 def _mark(image: Tensor) -> str:
     """A digest of a frame as it was read."""
-    return hashlib.sha256(image.contiguous().numpy()).hexdigest()[:16]
+    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()[:16]
 
 
 def _about(injection: Injection | None) -> dict[str, Any] | None:
