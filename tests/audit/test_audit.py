@@ -272,6 +272,45 @@ def test_another_network_than_measured_is_refused(tmp_path: Path) -> None:
         Chosen(Scenes(), ["a"])
 
 
+def test_what_has_changed_since_is_left_out(tmp_path: Path) -> None:
+    """Code of a network, images and a spec that builds nothing: each costs its own records alone."""
+
+    class Brighter(Scenes):
+        spec = "brighter"
+        shift = 0.0
+
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return replace(sample, image=(sample.image + self.shift).clamp(0, 1))
+
+    wrong, gone = Honest(5), Honest(6)
+    for network in (Honest(), wrong, gone):
+        evaluate(network, Scenes(), folder=tmp_path, panels=0)
+    evaluate(Honest(), Brighter(), folder=tmp_path, panels=0)
+    changed = Honest(7)
+    changed.spec = wrong.spec
+    bright = Brighter()
+    bright.shift = 0.01
+
+    def build(spec: str) -> Network:
+        if spec == gone.spec:
+            raise SpecError("expected a module that Python can import, got none")
+        return {"honest-0": Honest(), wrong.spec: changed}[spec]
+
+    skipped: list[str] = []
+    options = {"build_network": build, "build_data": {"patches": Scenes(), "brighter": bright}.__getitem__}
+    found = audit(tmp_path, images=1, on_skip=skipped.append, **options)
+    assert {f.network for f in found} == {"honest-0"}
+    assert len(found) == 7
+    assert [s.partition(";")[0] for s in skipped] == [
+        "left out: expected the network of the records, got other weights or code for 'honest-5'",
+        "left out: expected a module that Python can import, got none",
+        "left out: expected the images and masks of the records, got others for brighter",
+    ]
+    with pytest.raises(RobustsegError, match="got other weights or code"):
+        audit(tmp_path, images=1, **{**options, "build_network": lambda spec: changed})
+
+
 def test_findings_are_plain_lines(tmp_path: Path) -> None:
     one = Finding("noise", "ok", "n", "s", "r", numbers={"control": 0.5}, ids=("a",))
     for finding in (one, replace(one, status="suspicious", ids=("a", "b"))):

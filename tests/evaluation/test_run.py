@@ -306,7 +306,7 @@ def test_a_run_cut_while_it_ends_is_ended_by_the_next(tmp_path, monkeypatch, las
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", cut)
         with pytest.raises(Cut):
-            evaluate(small(), Scenes(), attack(), folder=tmp_path)
+            evaluate(small(), Scenes(), Spy(), folder=tmp_path)
     spy = Spy()
     evaluate(small(), Scenes(), spy, folder=tmp_path, panels=3)
     assert len(spy.seen) == 3  # the panels; no batch is measured again

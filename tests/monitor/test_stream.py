@@ -22,6 +22,7 @@ from robustseg.core.errors import RobustsegError
 from robustseg.core.spaces import label_space
 from robustseg.core.types import Network
 from robustseg.datasets.video import Frame
+from robustseg.monitor import stream
 from robustseg.monitor.cusum import Limits
 from robustseg.monitor.guard import Guard
 from robustseg.monitor.overlay import ALARM, QUIET, Canvas, OverlayFrame
@@ -157,9 +158,83 @@ def test_a_stopped_stream_goes_on_to_the_same_end(tmp_path: Path, stop: int) -> 
 
 
 def test_a_folder_of_another_stream_is_refused(tmp_path: Path) -> None:
-    watch_stream(triplet(), frames(3), source="noise", folder=tmp_path, video=False)
-    with pytest.raises(RobustsegError, match="got another quiet: 5 in place of 50"):
+    watch_stream(triplet(), frames(3), source="noise", folder=tmp_path, quiet=2, video=False)
+    with pytest.raises(RobustsegError, match="got another quiet: 5 in place of 2"):
         watch_stream(triplet(), frames(3), source="noise", folder=tmp_path, quiet=5, video=False)
+
+
+def changed(count: int, *numbers: int, problem: str = "") -> Iterator[Frame]:
+    for frame in frames(count):
+        assert frame.image is not None
+        fine = frame.number not in numbers
+        yield (
+            frame if fine else Frame(frame.number, None, problem) if problem else frame._replace(image=frame.image / 2)
+        )
+
+
+@pytest.mark.parametrize("problem", ["", "torn"])
+def test_a_stream_of_other_frames_is_not_gone_on_with(tmp_path: Path, problem: str) -> None:
+    common: dict[str, Any] = {"source": "noise", "folder": tmp_path, "quiet": 5, "video": False}
+    with pytest.raises(KeyboardInterrupt):
+        watch_stream(triplet(), stopped(9), **common)
+    before = (tmp_path / "frames.jsonl").read_bytes()
+    with pytest.raises(RobustsegError, match=r"expected frame 7 as .* knows it, got another image"):
+        watch_stream(triplet(), changed(12, 7, problem=problem), **common)
+    with pytest.raises(RobustsegError, match="expected the 9 frames that were watched and those after them, got 8"):
+        watch_stream(triplet(), frames(8), **common)
+    assert (tmp_path / "frames.jsonl").read_bytes() == before
+    watch_stream(triplet(), frames(12), **common)
+    assert len(read(tmp_path, "frames.jsonl")) == 12
+
+
+def test_a_stream_of_other_code_or_thresholds_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common: dict[str, Any] = {"source": "noise", "quiet": 5, "video": False}
+    watch_stream(triplet(), frames(9), folder=tmp_path / "code", **common)
+    monkeypatch.setattr(stream, "code_of", lambda *things: "other")
+    with pytest.raises(RobustsegError, match="got another code: other in place of"):
+        watch_stream(triplet(), frames(9), folder=tmp_path / "code", **common)
+    fitted = Triplet(Channel(0), Channel(1), Channel(2), threshold=(-0.2, 0.2))
+    common = common | {"quiet": 0, "folder": tmp_path / "thresholds"}
+    watch_stream(fitted, frames(9), **common)
+    other = fitted.with_(threshold=(-0.3, 0.3))
+    other.spec = fitted.spec
+    with pytest.raises(RobustsegError, match="got another threshold"):
+        watch_stream(other, frames(9), **common)
+
+
+@pytest.mark.parametrize("total", [None, 8])
+def test_a_stream_shorter_than_its_quiet_frames_is_refused_and_leaves_nothing(
+    tmp_path: Path, total: int | None
+) -> None:
+    common: dict[str, Any] = {"source": "noise", "folder": tmp_path / "out", "total": total}
+    with pytest.raises(RobustsegError, match="more than the 8 quiet frames at the start, got a stream of 8"):
+        watch_stream(triplet(), frames(8), quiet=8, **common)
+    assert not list(tmp_path.glob("out/*"))
+    watch_stream(triplet(), frames(8), quiet=4, video=False, **common)
+    assert read_timeline(tmp_path / "out").frames == 8
+
+
+@pytest.mark.parametrize("total", [None, 8])
+def test_an_attack_after_the_end_is_refused(tmp_path: Path, total: int | None) -> None:
+    with pytest.raises(RobustsegError, match="within the 8 frames of the stream, got one from frame 60"):
+        watch_stream(
+            triplet(), frames(8), source="n", folder=tmp_path, quiet=4, injection=attack(), video=False, total=total
+        )
+    assert len(read(tmp_path, "frames.jsonl")) == 8 if total is None else not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["raise", "shape"])
+def test_a_member_that_cannot_take_the_first_frame_is_named(tmp_path: Path, kind: str) -> None:
+    why = {"raise": "RuntimeError: out of memory", "shape": "an answer "}[kind]
+    with pytest.raises(RobustsegError, match=rf"answer of the student, channel\(1\), for frames of 24x40, got {why}"):
+        watch_stream(triplet(student=Troubled(1, {0: kind})), frames(9), source="n", folder=tmp_path, quiet=4)
+    assert not list(tmp_path.iterdir())
+    watch_stream(triplet(student=Troubled(1, {0: "nan"})), frames(9), source="n", folder=tmp_path, quiet=4, video=False)
+    assert "A member failed 1 time, the last time the student at frame 0: an answer that is not finite." in outcome(
+        read_timeline(tmp_path)
+    )
 
 
 def test_an_unreadable_frame_is_an_event_and_the_stream_goes_on(tmp_path: Path) -> None:
@@ -368,6 +443,23 @@ def test_the_command_watches_a_data_set(tmp_path: Path) -> None:
     spec = f"triplet(teacher={MEMBER}, student={MEMBER}, adaptive={MEMBER})"
     run("--triplet", spec, "--input", DATA, "--quiet", "2", "--no-video", "--out", str(tmp_path / "out"))
     assert len(read(tmp_path / "out", "frames.jsonl")) == 3
+
+
+def test_a_mistyped_input_leaves_the_folder_usable(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--triplet", f"triplet({MEMBER}, {MEMBER}, {MEMBER})", "--quiet", "2", "--no-video", "--out", "out")
+    for mistyped in ("./drvie", "drive.mp4", "steets(scenes=1)", "drvie"):
+        run(*words, "--input", mistyped, code=2)
+        assert not Path("out").exists()
+    run(*words, "--input", DATA)
+
+
+def test_a_long_spec_is_no_file_name(tmp_path: Path) -> None:
+    member = f"jpeg(jpeg({MEMBER}, quality=75), quality=75)"
+    spec = f"triplet(teacher={member}, student={member}, adaptive={member})"
+    data = f"joined({', '.join([DATA] * 12)})"
+    assert min(len(spec), len(data)) > 255
+    run("--triplet", spec, "--input", data, "--quiet", "2", "--no-video", "--out", str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(

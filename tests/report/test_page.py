@@ -18,6 +18,8 @@ from robustseg.report import page, q_figure, recall_figure, strength_figure, tab
 from robustseg.report.figures import moved_apart, q_interval, q_panels, road_users
 from robustseg.results import metrics
 from robustseg.results.panels import save_panel
+from robustseg.results.record import Record
+from robustseg.results.worst import worst_cases
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID_TAGS = {"meta", "link", "img", "br", "input"}
@@ -342,3 +344,23 @@ def test_a_saved_perturbation_is_of_the_family_of_what_was_saved() -> None:
     saved = runs.record("a", f"saved(perturbation={plain.perturbation}, folder='images')", 0.2)
     assert words.family(saved) == words.family(plain)
     assert saved.strength == plain.strength == "8/255"
+
+
+def test_two_states_of_a_network_stand_apart_and_stale_records_are_said(tmp_path: Path) -> None:
+    """In one folder the present state is shown, in two folders each its own, in a section of its own."""
+
+    def states(code: str, share: float, started: str) -> list[Record]:
+        fields = {"code": code, "source_code": code, "content": "c", "started": started}
+        specs = ("clean", "fgsm(budget='linf:8/255')", "pgd(budget='linf:8/255', steps=20)")
+        return [runs.record("mine", spec, share * (1 + i), rms=i / 255, **fields) for i, spec in enumerate(specs)]
+
+    old, new = states("a", 0.1, "2025-01-01T00:00:00Z"), states("b", 0.3, "2025-02-02T00:00:00Z")
+    one = write_report([runs.write(tmp_path / "one", [*old, *new])], tmp_path / "one.html").read_text()
+    assert "3 earlier records of other images, masks, weights or code are kept and not shown." in one
+    assert "as of" not in one
+    assert len(worst_cases([*old, *new])) == 2
+    folders = [runs.write(tmp_path / name, records) for name, records in (("old", old), ("new", new))]
+    two = write_report(folders, tmp_path / "two.html").read_text()
+    assert "not shown" not in two
+    for day in ("2025-01-01", "2025-02-02"):
+        assert f"as of {day}T00:00:00Z</h2>" in two

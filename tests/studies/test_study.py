@@ -16,8 +16,9 @@ from robustseg.cli import app
 from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence, portable
+from robustseg.studies.measures import Measure, Measuring, read_measures
 from robustseg.studies.page import Beside, Table, as_run
-from robustseg.studies.run import passes
+from robustseg.studies.run import Work, passes
 from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
 from robustseg.studies.verdicts import HELD, exact
 
@@ -293,3 +294,26 @@ def test_records_of_another_size_or_of_fewer_images_are_not_shown() -> None:
 def test_gains_are_those_of_single_networks_too() -> None:
     found = Evidence(small_study(), [runs.record("zoo:first", "clean", 0.2), runs.record("zoo:second", "clean", 0.4)])
     assert found.gains("a", "b", found.miou) == [found.miou("a") - found.miou("b")]
+
+
+def test_a_row_shows_the_present_state_in_the_precision_of_the_row(tmp_path: Path) -> None:
+    known = {"weights": "w", "source_weights": "w", "content": "c"}
+    first = runs.record("zoo:first", "clean", 0.2, **known)
+    second = runs.record("zoo:first", "clean", 0.4, **{**known, "content": "other masks"})
+    half = runs.record("zoo:first", "clean", 0.9, precision="bfloat16", **known)
+    study = small_study()
+    for records in ([first, second], [first, second, first], [first, half]):
+        folder = runs.write(tmp_path / str(len(list(tmp_path.iterdir()))), records)
+        now = second if records[-1] is second else first
+        assert Evidence.read(study, folder).miou("a") == metrics.miou(now.counts)
+
+
+def test_two_steps_that_measure_once_do_not_stand_for_each_other(tmp_path: Path) -> None:
+    def step(kind: str) -> Measuring:
+        return Measuring(kind, "x", lambda work: {}, lambda work, batch: [Measure(kind, "x", "", {}, {"n": 1.0})])
+
+    work = Work(small_study(), tmp_path)
+    for kind in ("one", "two", "two"):
+        step(kind).run(work)
+    assert [m.kind for m in read_measures(tmp_path)] == ["one", "two"]
+    assert len((tmp_path / "measures.jsonl").read_text().splitlines()) == 2

@@ -8,6 +8,7 @@ Findings are appended to `audit.jsonl` in the run's folder, and what was run for
 audit goes on, a finished one costs nothing again.
 """
 
+import copy
 import functools
 import json
 import time
@@ -21,11 +22,13 @@ from robustseg.audit import controls, probes
 from robustseg.audit.controls import LARGE, Control, Left
 from robustseg.audit.verdicts import Verdict, unchecked
 from robustseg.core import registry
+from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, sole_writer
-from robustseg.core.provenance import commit
+from robustseg.core.provenance import commit, digest
 from robustseg.core.types import Batch, Dataset, Network
 from robustseg.datasets import Chosen, Resized
+from robustseg.datasets.views import content
 from robustseg.evaluation.run import Conditions, Progress, evaluate
 from robustseg.networks.weights import read_metadata, zoo_files
 from robustseg.results import metrics
@@ -138,6 +141,7 @@ def audit(
     build_data: Callable[[str], Dataset] = api.data,
     on_finding: Callable[[Finding], None] = lambda finding: None,
     on_batch: Callable[[Progress], None] = lambda progress: None,
+    on_skip: Callable[[str], None] = lambda reason: None,
 ) -> list[Finding]:
     """Audit every network and the strongest attacks of a run.
 
@@ -149,24 +153,54 @@ def audit(
         device: where to run.
         build_network, build_data: specs to things; for what no spec rebuilds, the `__getitem__` of a dict, say.
         on_finding: called with each finding that is new. on_batch: called while controls run.
+        on_skip: called with a sentence for the records of each network and data set that are left out, because the specs no
+            longer give what was measured: the weights, code, images or masks have changed.
 
     Returns:
-        The findings on these records, of earlier audits too; of each control the latest.
+        The findings on the other records, of earlier audits too; of each control the latest.
 
     Raises:
-        RobustsegError: no records, or a spec of theirs does not rebuild what was measured. LabelSpaceMismatch: the other
-            network knows other classes.
+        RobustsegError: no records, or none whose specs give what was measured. LabelSpaceMismatch: the other network knows
+            other classes.
     """
     folder = Path(folder)
-    records = read_records(folder)
+    records, audited, reasons = read_records(folder), list[Record](), list[RobustsegError]()
     with sole_writer(folder):
         for subject in subjects(records, images):
+            try:
+                _require_present(subject.first, build_network, build_data)
+            except RobustsegError as error:
+                reasons.append(error)
+                on_skip(f"left out: {error}")
+                continue
+            audited += subject.records
             known = {found.key for found in read_findings(folder) if found.status != NOT_CHECKED}
             run = _Run(folder, subject, records, transfer, device, build_network, build_data, on_batch)
             for finding in run.findings(known):
                 append_line(folder / FILE, finding.to_json())
                 on_finding(finding)
-    return on(records, read_findings(folder))
+    if not audited:
+        raise reasons[0]
+    return on(audited, read_findings(folder))
+
+
+def _require_present(
+    record: Record, build_network: Callable[[str], Network], build_data: Callable[[str], Dataset]
+) -> None:
+    """Raise unless the specs of a record give the weights, code, images and masks that it was measured with."""
+    network, data = build_network(record.network), Chosen(build_data(record.data), record.ids)
+    if record.precision == "float64":
+        network = copy.deepcopy(network).double()
+    if digest(network) != record.weights or (record.verified and code_of(network) != record.code):
+        raise RobustsegError(
+            f"expected the network of the records, got other weights or code for '{record.network}'; "
+            "try the files that it was measured with, or measure it again"
+        )
+    if record.verified and content(data).digest != record.content:
+        raise RobustsegError(
+            f"expected the images and masks of the records, got others for {record.data}; "
+            "try the files that it was measured on, or measure it again"
+        )
 
 
 @dataclass(frozen=True)
@@ -184,14 +218,6 @@ class _Run:
 
     def findings(self, known: set[str]) -> Iterator[Finding]:
         """Each finding that is not known yet, as soon as it is there."""
-        first = self.subject.first
-        clean = self.clean
-        changed = first.code and clean.code != first.code  # records of schema 1 do not know their code
-        if changed or (clean.network, clean.weights) != (first.network, first.weights):
-            raise RobustsegError(
-                f"expected the network of the records, got other weights or code for '{first.network}'; "
-                "try the files that it was measured with, or measure it again"
-            )
         yield from self._probes(known)
         for record, held in self.subject.planned:
             for control in held:
@@ -214,6 +240,10 @@ class _Run:
             measured = self._measure(self.network, control.spec, self.stranger if control.other else None)
         except RobustsegError as error:  # no gradient, say
             return unchecked(f"the control could not be run: {error}", "see zero_gradients")
+        if measured.content != self.clean.content:
+            raise RobustsegError(
+                f"expected {self.data.spec} as it was when the audit began, got other images or masks; try the audit again"
+            )
         left = Left.of(measured, self.subject.ids)
         if record is None:
             return controls.judge_large(Left.of(self.clean, self.subject.ids), left)
@@ -250,13 +280,22 @@ class _Run:
     @functools.cached_property
     def stranger(self) -> Network | None:
         """The network that attacks are transferred from; of several the one that labels the images best."""
-        found = [self.build_network(spec).to(self.device) for spec in self._candidates()]
+        found = [n.to(self.device) for spec in self._candidates() if (n := self._built(spec))]
         if self.transfer is not None:
             found[0].label_space.require_same(self.data.label_space, mine=self.transfer, theirs=self.data.spec)
             return found[0]
         measured = [(network, self._measure(network, "clean")) for network in found]
         others = [(n, r) for n, r in measured if r.weights != self.subject.first.weights]
         return max(others, key=lambda pair: Left.of(pair[1], self.subject.ids).pixels)[0] if others else None
+
+    def _built(self, spec: str) -> Network | None:
+        """A network, or None where a spec of the records builds none any more."""
+        try:
+            return self.build_network(spec)
+        except RobustsegError:
+            if self.transfer is not None:
+                raise
+            return None
 
     def _candidates(self) -> list[str]:
         names = self.subject.first.label_space.names

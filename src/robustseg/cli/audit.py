@@ -25,7 +25,8 @@ def audit(
     """Can the numbers of a run be trusted? Runs the controls that are missing and says what they mean.
 
     Looks at each network, and holds the strongest attack within each budget against noise, a single step, transfer, a
-    search without gradients and ten times the steps. A cut audit goes on; exit code 1 if anything is suspicious.
+    search without gradients and ten times the steps. Records of networks or data that have changed since are left out. A cut
+    audit goes on; exit code 1 if anything is suspicious.
     """
     from robustseg.audit import audit as run
     from robustseg.audit import costs
@@ -42,7 +43,13 @@ def audit(
     where = pick_device(device)
     with progress_bar() as on_batch:
         findings = run(
-            folder, images=images, transfer=transfer, device=where, build_network=open_network, on_batch=on_batch
+            folder,
+            images=images,
+            transfer=transfer,
+            device=where,
+            build_network=open_network,
+            on_batch=on_batch,
+            on_skip=lambda reason: err.print(f"warning: {plain(reason)}", highlight=False, soft_wrap=True),
         )
     _print(findings)
     if any(f.status == "suspicious" for f in findings):

@@ -105,7 +105,7 @@ def evaluate(
                 panels=panels,
                 on_batch=on_batch,
             )
-    print_summary(out_dir)
+    print_summary(out_dir, dataset)
     out.print(f"next: robustseg report {shlex.quote(str(out_dir))}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -128,9 +128,10 @@ def compare(
 ) -> None:
     """Pair two runs image by image; exit code 1 if the second is significantly worse anywhere."""
     from robustseg.report import compare as pair
+    from robustseg.results.current import current
     from robustseg.results.record import read_records
 
-    comparisons = pair(read_records(before), read_records(after))
+    comparisons = pair(current(read_records(before)), read_records(after))
     table = Table("perturbation", "images", "mIoU before", "after", "difference", "verdict", box=None)
     for c in comparisons:
         low, high = c.difference.low * 100, c.difference.high * 100

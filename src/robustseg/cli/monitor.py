@@ -1,5 +1,6 @@
 """The command that watches a stream: monitor."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -54,7 +55,7 @@ def monitor(
     from robustseg.report.timeline import outcome, read_timeline, write_timeline
 
     injection = _injection(attack, target, first, end, seed)
-    frames, rate = _open_frames(source)
+    frames, rate, total = _open_frames(source)
     watched = _open_triplet(triplet).to(pick_device(device))
     wanted = parse_size(size) if size else None
     try:
@@ -71,10 +72,11 @@ def monitor(
                 schedule=Schedule() if adapt else None,
                 video=video,
                 rate=rate,
+                total=total,
                 on_frame=on_frame,
             )
     finally:
-        if (out_dir / "frames.jsonl").is_file():
+        if (out_dir / "frames.jsonl").is_file() and (out_dir / "stream.json").is_file():
             page, timeline = write_timeline(out_dir), read_timeline(out_dir)
             speed = timeline.speed
             lines = [
@@ -117,25 +119,34 @@ def _injection(attack: str | None, target: str, first: int, end: int, seed: int)
 class _Stream(NamedTuple):
     frames: "Iterator[Frame]"
     rate: Fraction
+    total: int | None = None
 
 
 def _open_frames(source: str) -> _Stream:
-    """The frames that `--input` means and the rate that their overlay plays at; 10 a second where nothing is known."""
+    """The frames that `--input` means, the rate that their overlay plays at, and how many there are where that is known.
+
+    10 frames a second where nothing says the rate.
+    """
     from robustseg import api
+    from robustseg.datasets.files import images_in
     from robustseg.datasets.video import frame_rate, frames_of, read_frames
 
     path, rate = Path(source), Fraction(10)
-    if path.is_file():
+    if os.path.isfile(source):
         return _Stream(read_frames(path), frame_rate(path) or rate)
-    looks_like_path = path.is_dir() or ("(" not in source and ("/" in source or path.suffix))
-    return _Stream(read_frames(path) if looks_like_path else frames_of(api.data(source)), rate)
+    if os.path.isdir(source):
+        return _Stream(read_frames(path), rate, len(images_in(path)) or None)
+    if "(" not in source and ("/" in source or path.suffix):
+        return _Stream(read_frames(path), rate)
+    data = api.data(source)
+    return _Stream(frames_of(data), rate, len(data))
 
 
 def _open_triplet(text: str) -> "Triplet":
     from robustseg.monitor.triplet import Triplet
 
     folder = Path(text)
-    if folder.is_dir():
+    if os.path.isdir(text):  # a long spec is no name of a file, and Path would say so with an error
         files = [folder / f"{name}.safetensors" for name in MEMBERS.values()]
         missing = [file.name for file in files if not file.is_file()]
         if (folder / "triplet.safetensors").is_file():

@@ -1,6 +1,5 @@
 """What the commands share: the app, the options, how specs become things, how progress and tables look."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
     from robustseg.core.types import Dataset, Network
+    from robustseg.results.record import Record
 
 out, err = Console(), Console(stderr=True)
 
@@ -120,26 +120,36 @@ def progress_bar() -> Iterator[Any]:
         yield on_batch
 
 
-def print_summary(folder: Path) -> None:
-    """Print the figures of a run, and the worst of all that was tried."""
+def print_summary(folder: Path, data: "Dataset") -> None:
+    """Print the figures of a folder's present records, and the worst of all that was tried.
+
+    Of the data set's own records those are printed that are of its present images.
+    """
+    from robustseg.results.current import current, distinct, stale_sentence
+    from robustseg.results.record import read_records
+    from robustseg.results.summary import summary
+
     table = Table(
         "network", "source", "perturbation", "images", "mIoU %", "Q", "accuracy %", "RMS /255", "flags", box=None
     )
-    for row in json.loads((folder / "summary.json").read_text()):
+    everything = distinct(read_records(folder))
+    shown = [r for r in current(everything) if (r.data, r.size) != (data.spec, data.size) or r.ids == tuple(data.ids)]
+    for row in summary(shown):
         origin = "itself" if row["source"] == row["network"] else row["source"]
         cells = [row["network"], origin, row["perturbation"], str(row["images"]), number(row["miou"], 100)]
         cells += [number(row["q"], 1, 3), number(row["pixel_accuracy"], 100), number(row["rms"], 255, 2)]
         table.add_row(*map(plain, cells), ", ".join(row["flags"]))
     out.print(table)
-    _print_worst(folder)
+    _print_worst(shown)
+    if len(shown) < len(everything):
+        out.print(f"{stale_sentence(len(everything) - len(shown))}", highlight=False, soft_wrap=True)
 
 
-def _print_worst(folder: Path) -> None:
+def _print_worst(records: "list[Record]") -> None:
     from robustseg.report import worst_cases
-    from robustseg.results.record import read_records
 
     table = Table("network", "within", "worst of", "mIoU %", "none below %", "accuracy %", box=None)
-    for case in worst_cases(read_records(folder)):
+    for case in worst_cases(records):
         figures = (number(v, 100) for v in (case.miou, case.bound, case.pixel_accuracy))
         table.add_row(plain(case.network), case.budget, f"{len(case.tried)} records", *figures)
     if table.rows:

@@ -1,13 +1,12 @@
 """What must be known to repeat a run: commit, versions, device, the hashes of its files."""
 
-import ast
 import functools
 import hashlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,61 +82,12 @@ def digest(network: Network) -> str:
     return told.hexdigest()[:16]
 
 
-def code_digest(modules: Sequence[str]) -> str:
-    """A digest of the user's code that a network runs: its modules and what these import from the same folder.
-
-    Call it after a first forward pass, so that what a network imports late is loaded. Installed packages and this one
-    do not count: their versions are recorded. Empty without modules.
-
-    Args:
-        modules: names of imported modules, see `core.types.Network.code`.
-    """
-    told, waiting, seen = hashlib.sha256(), list(modules), set[str]()
-    top = tuple(folder for name in modules if (folder := _top(name)))
-    while waiting:
-        name = waiting.pop()
-        file = _file(name)
-        if name in seen or file is None or not any(file.is_relative_to(folder) for folder in top):
-            continue
-        if file.is_relative_to(PACKAGE) or {"site-packages", "dist-packages"} & set(file.parts):
-            continue
-        seen.add(name)
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [name.rpartition(".")[0], *_imported(file, package)]
-    for name in sorted(seen):
-        told.update(f"{name}:{sha256(str(_file(name)))};".encode())
-    return told.hexdigest()[:16] if seen else ""
-
-
-def _file(name: str) -> Path | None:
-    """The source of a loaded module."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return Path(file).resolve() if file and Path(file).is_file() else None
-
-
-def _top(name: str) -> Path | None:
-    """The folder that holds a module's package or, of a module outside any, the folder of its file."""
-    file = _file(name)
-    return file and file.parents[name.count(".") + (file.name == "__init__.py")]
-
-
-def _imported(file: Path, package: str) -> set[str]:
-    """The names that the import statements of a file may load, wherever they stand."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join(filter(None, [*above, node.module or ""]))
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names | {name.rpartition(".")[0] for name in names}
-
-
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hex; a file is read again only after it was written."""
     known = os.stat(path)
-    return _sha256(str(path), known.st_mtime_ns, known.st_size, known.st_ino)
+    fresh = abs(time.time_ns() - known.st_ctime_ns) < 10**8  # clocks of files are coarse: it may be written once more
+    read = _sha256.__wrapped__ if fresh else _sha256
+    return read(str(path), known.st_ctime_ns, known.st_mtime_ns, known.st_size, known.st_ino)
 
 
 @functools.lru_cache(maxsize=1 << 16)

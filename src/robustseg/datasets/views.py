@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.labels import LabelSpace
 from robustseg.core.provenance import sha256
 from robustseg.core.types import Batch, Dataset, Sample
@@ -122,12 +123,39 @@ def resize_intrinsics(intrinsics: Tensor, before: Sequence[int], after: Sequence
     return resized
 
 
-def content(data: Dataset) -> str:
-    """A digest of all images and masks of a data set, in order, and of its files: `Record.content`."""
-    told = hashlib.sha256("".join(map(sha256, data.files)).encode())
-    for index, name in enumerate(data.ids):
-        told.update(f"{name}:{data.fingerprint(index)};".encode())
-    return told.hexdigest()[:16]
+class Content(NamedTuple):
+    """What a data set is made of: (path, digest) of each of its files, and the fingerprint of each image with its mask."""
+
+    files: tuple[tuple[str, str], ...]
+    samples: tuple[str, ...]
+    digest: str
+
+    def require_same(self, data: Dataset, images: Sequence[int]) -> None:
+        """Raise unless some images with their masks, by index, and the files of the data set are what they were.
+
+        Raises:
+            RobustsegError: one of them has changed.
+        """
+        changed = [f"'{path}'" for path, before in self.files if sha256(path) != before]
+        changed += [f"image or mask '{data.ids[i]}'" for i in images if data.fingerprint(i) != self.samples[i]]
+        if changed:
+            raise RobustsegError(
+                f"expected {data.spec} as it was when the run began, got another {changed[0]}; try the command again "
+                "on data that nobody writes to and that is the same whenever it is read"
+            )
+
+
+def content(data: Dataset) -> Content:
+    """What a data set is made of now; one without a `fingerprint` of its own is read once for it.
+
+    The digest covers all images and masks in order and the files of the data set: `Record.content`.
+    """
+    files = tuple((str(path), sha256(path)) for path in data.files)
+    samples = tuple(data.fingerprint(index) for index in range(len(data)))
+    told = hashlib.sha256("".join(digest for _, digest in files).encode())
+    for name, sample in zip(data.ids, samples, strict=True):
+        told.update(f"{name}:{sample};".encode())
+    return Content(files, samples, told.hexdigest()[:16])
 
 
 def batches(data: Dataset, batch_size: int, *, start: int = 0) -> Iterator[Batch]:

@@ -22,18 +22,20 @@ import torch
 from torch import Tensor
 
 from robustseg.core import registry
+from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import append_line, make_folder, read_lines, sole_writer, write_whole
 from robustseg.core.labels import IGNORE
-from robustseg.core.provenance import code_digest, commit, device_name, digest, peak_memory, sha256, versions
+from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
-from robustseg.datasets.views import batches, content
+from robustseg.datasets.views import Content, batches, content
 from robustseg.evaluation.flags import doubts, label_doubts
 from robustseg.evaluation.memory import memory_checked
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
+from robustseg.results.current import current, distinct
 from robustseg.results.panels import Panel, quantised, save_panel
 from robustseg.results.record import Counts, Record, measurement_key, read_records
 from robustseg.results.summary import clean_of, summary, worst_images
@@ -191,7 +193,7 @@ class _Job:
     data: Dataset
     perturbation: Perturbation
     conditions: Conditions
-    content: str
+    content: Content
     digests: dict[int, "_Digests"]
 
     @property
@@ -203,8 +205,12 @@ class _Job:
         """The source as a fast copy, which the perturbation sees; what is counted comes from the targets themselves."""
         return fast(self.source) if getattr(self.perturbation, "sees_network", True) else self.source
 
-    def header(self, target: Network) -> dict[str, Any]:
-        """The fields of a record that are known before the run, and by which a finished one is found again."""
+    @functools.cached_property
+    def headers(self) -> dict[int, dict[str, Any]]:
+        """For each target the fields of a record that are known before the run, and by which a finished one is found."""
+        return {id(target): self._header(target) for target in self.targets}
+
+    def _header(self, target: Network) -> dict[str, Any]:
         files = [
             f for thing in (self.source, target, self.data, self.perturbation) for f in getattr(thing, "files", ())
         ]
@@ -214,8 +220,8 @@ class _Job:
             "code": self.digests[id(target)].code,
             "source": self.source.spec,
             "source_weights": self.digests[id(self.source)].weights,
-            "source_code": self.digests[id(self.source)].code,
-            "content": self.content,
+            "source_code": code_of(self.source, self.perturbation),
+            "content": self.content.digest,
             "data": self.data.spec,
             "perturbation": registry.describe(self.perturbation.spec).spec,
             "files": {Path(file).name: sha256(file) for file in files},
@@ -230,7 +236,7 @@ class _Job:
 
     def key(self, target: Network) -> str:
         """`Record.key` of what this job will record."""
-        return measurement_key(self.header(target), self.data.ids)
+        return measurement_key(self.headers[id(target)], self.data.ids)
 
     def records_in(self, folder: Path | None) -> list[Record | None]:
         """The finished record of each target in a folder, where it is there."""
@@ -275,7 +281,7 @@ def _jobs(
     if perturbation.spec == "clean":
         source = None
     everybody = [*networks, *([source] if source else [])]
-    digests = {id(n): _digests(n, data, conditions) for n in everybody}
+    digests = {id(n): _Digests(digest(n), code_of(n)) for n in everybody}
     _require_distinct(everybody, digests)
     shared = data, perturbation, conditions, content(data), digests
     if source is not None:
@@ -288,14 +294,6 @@ class _Digests(NamedTuple):
 
     weights: str
     code: str
-
-
-def _digests(network: Network, data: Dataset, conditions: Conditions) -> _Digests:
-    if network.code:  # what a forward pass imports is loaded after one
-        images = data[0].image[None].to(device_of(network), conditions.dtype)
-        with frozen(network), torch.inference_mode():
-            network(images)
-    return _Digests(digest(network), code_digest(network.code))
 
 
 def _require_distinct(networks: Sequence[Network], digests: dict[int, _Digests]) -> None:
@@ -311,19 +309,25 @@ def _require_distinct(networks: Sequence[Network], digests: dict[int, _Digests])
 
 @torch.inference_mode(False)  # attacks need gradients, whatever mode the caller is in
 def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progress], None]) -> list[Record]:
+    job.headers  # noqa: B018  # digests are taken before anything is measured
     found = job.records_in(folder)
     progress = folder and make_folder(folder / "progress") / f"{job.name}.jsonl"
     if all(found) and not (progress and progress.is_file()):  # a progress file is left by a run cut while it ended
-        return [record for record in found if record]
+        finished = [record for record in found if record]
+        if folder:
+            _keep_present(folder, finished)
+        return finished
     start, total = _begun(progress, job)
     done = len(total.counts[0].ids) if total else 0
     flags = [_flags(target, job) for target in job.targets]
     waiting = batches(job.data, job.conditions.batch_size, start=done)
     for part in iter(lambda: _next_part(job, waiting), None):
+        images = range(done, done + len(part.counts[0].ids))
+        job.content.require_same(job.data, images)
         if progress:
             append_line(progress, part.to_json())
         total = total + part if total else part
-        done += len(part.counts[0].ids)
+        done = images.stop
         on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
     if total is None:
         raise RobustsegError(f"expected images in {job.data.spec}, got none")
@@ -334,11 +338,36 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         for record, known in zip(records, found, strict=True):
             if known is None:
                 append_line(folder / "records.jsonl", record.to_json())
-        everything = read_records(folder)
-        write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
+        everything = _keep_present(folder, records) or _summarised(folder)
         _keep_panels(job, records, everything, folder / "panels", panels)
         progress.unlink()
     return records
+
+
+def _keep_present(folder: Path, records: list[Record]) -> list[Record]:
+    """Write records again that a later state of networks, code or data has made stale: what they measured has come back.
+
+    Returns all records of the folder; none where nothing had to be written.
+    """
+    written = (folder / "records.jsonl").stat()
+    present = _current_keys(folder / "records.jsonl", written.st_mtime_ns, written.st_size)
+    if all(record.key in present for record in records):
+        return []
+    for record in records:
+        append_line(folder / "records.jsonl", record.to_json())
+    return _summarised(folder)
+
+
+@functools.lru_cache(maxsize=4)
+def _current_keys(path: Path, *_: int) -> set[str]:
+    return {record.key for record in current(read_records(path))}
+
+
+def _summarised(folder: Path) -> list[Record]:
+    """All records of a folder, with its `summary.json` written from them."""
+    everything = distinct(read_records(folder))
+    write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
+    return everything
 
 
 def _begun(progress: Path | None, job: _Job) -> tuple[dict[str, Any], "_Part | None"]:
@@ -501,7 +530,7 @@ def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: d
         forwards=total.forwards,
         backwards=total.backwards,
         **start,
-        **job.header(job.targets[index]),
+        **job.headers[id(job.targets[index])],
     )
 
 

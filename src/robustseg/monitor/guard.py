@@ -9,6 +9,9 @@ from torch import Tensor
 from robustseg.core.types import Images, Network
 from robustseg.monitor.detector import finite
 
+NOT_FINITE, LATE = "an answer that is not finite", "no answer within"
+"""Problems that may pass with the next frame."""
+
 
 class Guard:
     """Asks one member; answers None, with the reason in `problem`, where it fails.
@@ -34,6 +37,11 @@ class Guard:
         self.problem = answer if isinstance(answer, str) else ""
         return None if isinstance(answer, str) else answer
 
+    @property
+    def unfit(self) -> bool:
+        """Whether the member raised on the last images, or answered in another shape."""
+        return bool(self.problem) and self.problem != NOT_FINITE and not self.problem.startswith(LATE)
+
     def _answer(self, images: Tensor) -> Tensor | str:
         try:
             with torch.inference_mode():
@@ -52,7 +60,7 @@ class Guard:
             self._busy = False
             return answer
         except queue.Empty:
-            return f"no answer within {timeout:g} s"
+            return f"{LATE} {timeout:g} s"
 
     def _work(self) -> None:
         while True:
@@ -66,4 +74,4 @@ def _misfit(logits: object, images: Tensor, classes: int) -> str:
     b, _, h, w = images.shape
     if logits.ndim != 4 or (len(logits), *logits.shape[2:]) != (b, h, w) or logits.shape[1] < classes:
         return f"an answer {tuple(logits.shape)} for images {tuple(images.shape)}"
-    return "" if bool(finite(logits).all()) else "an answer that is not finite"
+    return "" if bool(finite(logits).all()) else NOT_FINITE

@@ -17,7 +17,7 @@ where the adaptive network learns: there it goes on from its last good weights.
 """
 
 import copy
-import io
+import hashlib
 import json
 import math
 import time
@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
 from robustseg.core.levels import to_8bit
@@ -50,6 +52,8 @@ from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
 
+SILENT = "no member answered"
+"""The problem of a frame that no member could take."""
 BARE_EVERY = 10
 """Every so many frames the three forwards are timed alone, on the same frame, for the ratio."""
 
@@ -111,6 +115,7 @@ def watch_stream(
     schedule: Schedule | None = None,
     video: bool = True,
     rate: Fraction = Fraction(10),
+    total: int | None = None,
     on_frame: Callable[[FrameDone], None] = lambda done: None,
 ) -> Path:
     """Watch a stream to its end; see the head of this file for what is written.
@@ -127,13 +132,16 @@ def watch_stream(
         timeout: seconds after which a member that has not answered a frame counts as failed; None waits.
         schedule: let a copy of the adaptive network learn on the way; None leaves it as it is.
         video: whether to write the overlay. rate: frames a second that it plays at.
+        total: how many frames there are, where that is known before they are read.
         on_frame: called after each frame.
 
     Returns:
         The folder.
 
     Raises:
-        RobustsegError: the folder holds another stream, the quiet frames give no limits, or a file cannot be written.
+        RobustsegError: the folder holds another stream, or one of other networks, code, frames or options; a member cannot
+            take the first frame; the stream ends within the quiet frames (then nothing is kept) or before the attack; the
+            quiet frames give no limits, or a file cannot be written.
     """
     if quiet and injection and injection.first < quiet:
         raise RobustsegError(
@@ -141,6 +149,12 @@ def watch_stream(
         )
     if schedule and not quiet:
         raise RobustsegError("expected quiet frames to judge what is learnt by, got none; try --quiet 50")
+    if total is not None:
+        _require_long(total, quiet, injection)
+    waiting = iter(frames)
+    first = next(waiting, None)  # a stream that cannot be opened leaves no folder
+    if first is None:
+        raise RobustsegError(f"expected frames in {source}, got none; try another --input")
     folder = make_folder(Path(folder))
     if schedule:
         triplet = triplet.with_(adaptive=copy.deepcopy(triplet.adaptive))
@@ -149,12 +163,25 @@ def watch_stream(
         stack.enter_context(frozen(triplet))
         run = _Run(triplet, folder, size=size, quiet=quiet, injection=injection, timeout=timeout, schedule=schedule)
         run.resume({"source": source, "rate": str(rate)})
-        run.lines = stack.enter_context(open(run.path, "ab"))
         run.rate = rate if video else None
         stack.callback(run.close)
-        for progress in run.through(frames):
+        for progress in run.through(chain([first], waiting)):
             on_frame(progress)
     return folder
+
+
+def _require_long(total: int, quiet: int, injection: Injection | None) -> None:
+    """Raise where a stream ends before anything is judged, or before the attack."""
+    if total <= quiet:
+        raise RobustsegError(
+            f"expected more than the {quiet} quiet frames at the start, got a stream of {total}, of which none would be "
+            f"judged; try a longer stream, or --quiet {total // 2}"
+        )
+    if injection and injection.first >= total:
+        raise RobustsegError(
+            f"expected an attack within the {total} frames of the stream, got one from frame {injection.first}, so that "
+            f"none was made; try --from {(quiet + total) // 2}"
+        )
 
 
 class _Run:
@@ -183,8 +210,8 @@ class _Run:
         self.sums, self.next, self.failed = cusum.Sums(), 0, frozenset[str]()
         self.rate: Fraction | None = None
         self.overlay: Overlay | None = None
-
-        self.lines: BinaryIO = io.BytesIO()
+        self.about: dict[str, Any] = {}
+        self.lines: BinaryIO | None = None
 
     @property
     def path(self) -> Path:
@@ -199,22 +226,23 @@ class _Run:
         return self.folder / "adaptive.safetensors"
 
     def resume(self, about: dict[str, Any]) -> None:
-        """Write what this stream is, or check that the folder holds it, and go on after its last line."""
+        """Check that the folder holds this stream, if any, and go on after its last line."""
         about |= {"format": 1, "triplet": self.given.spec, "weights": digest(self.given), "size": self.size}
         about |= {"quiet": self.quiet, "timeout": self.timeout, "attack": _about(self.injection)}
         about["schedule"] = asdict(self.adaptation.schedule) if self.adaptation else None
-        about = json.loads(json.dumps(about))
+        about |= {} if self.quiet else {"threshold": self.given.threshold}
+        code = code_of(self.given, *([self.injection.perturbation] if self.injection else []))
+        about |= {"code": code} if code else {}
+        self.about = json.loads(json.dumps(about))
         path = self.folder / "stream.json"
         if path.is_file():
             (before,) = read_lines(path)
-            apart = [name for name in about if before.get(name) != about[name]]
+            apart = [name for name in {**self.about, **before} if before.get(name) != self.about.get(name)]
             if apart:
                 raise RobustsegError(
-                    f"expected the stream that {self.folder} holds, got another {apart[0]}: {about[apart[0]]} "
+                    f"expected the stream that {self.folder} holds, got another {apart[0]}: {self.about.get(apart[0])} "
                     f"in place of {before.get(apart[0])}; try another --out"
                 )
-        else:
-            write_whole(path, json_line(about))
         if self.path.is_file():
             self._replay()
 
@@ -242,11 +270,15 @@ class _Run:
             self._learn()
 
     def through(self, frames: Iterable[Frame]) -> Iterator[FrameDone]:
-        """Watch the frames that are not done yet."""
-        waiting = iter(frames)
+        """Watch the frames that are not done yet, after a look at those that are."""
+        waiting, done, count = iter(frames), self.next, 0
+        known = read_lines(self.path) if done else iter(())
         start = time.perf_counter()
         while (frame := next(waiting, None)) is not None:
-            if frame.number >= self.next:
+            count = frame.number + 1
+            if frame.number < done:
+                self._require_same(frame, next(known))
+            else:
                 if self.limits is None and frame.number >= self.quiet:
                     limits = self._learn()
                     self._tell("quiet", frame.number, limits=limits._asdict())
@@ -257,7 +289,29 @@ class _Run:
                 self.next = frame.number + 1
                 yield FrameDone(frame.number, self.sums.alarm, line.get("seconds", 0.0))
             start = time.perf_counter()
-        self._tell("end", self.next)
+        if count < done:
+            raise RobustsegError(
+                f"expected the {done} frames that were watched and those after them, got {count}; try another --out"
+            )
+        if count <= self.quiet:
+            self._discard()
+        else:
+            self._tell("end", self.next)
+        _require_long(count, self.quiet, self.injection)
+
+    def _require_same(self, frame: Frame, line: dict[str, Any]) -> None:
+        """Raise unless a frame is the one that a line was written for."""
+        now = {"problem": frame.problem} if frame.image is None else {"content": _mark(frame.image)}
+        if any(name in line and line[name] not in (now.get(name), SILENT) for name in ("problem", "content")):
+            raise RobustsegError(
+                f"expected frame {frame.number} as {self.folder} knows it, got another image; try another --out"
+            )
+
+    def _discard(self) -> None:
+        """Leave the folder as if nothing had been watched."""
+        self.close()
+        for path in (self.path, self.events, self.folder / "stream.json", *self.folder.glob("overlay*.mp4")):
+            path.unlink(missing_ok=True)
 
     def _learn(self) -> cusum.Limits:
         """Limits and thresholds from the quiet scores."""
@@ -280,9 +334,9 @@ class _Run:
         begin = time.perf_counter()
         with torch.inference_mode():
             answers = [guard(images) for guard in self.guards]
-            self._failures(frame.number, answers)
+            self._failures(frame.number, images, answers)
             if len(self.failed) == len(MEMBERS):
-                return {"frame": frame.number, "problem": "no member answered"}
+                return {"frame": frame.number, "problem": SILENT}
             assessment = self.triplet.judge(answers)
         score = float(extreme(assessment.tiles)[0])
         latency = ready - there + time.perf_counter() - begin
@@ -294,6 +348,7 @@ class _Run:
         seconds = ready - start + time.perf_counter() - begin
         line = {
             "frame": frame.number,
+            "content": _mark(frame.image),
             "score": score,
             "attacked": assessment.attacked[0],
             "failed": sorted(self.failed),
@@ -304,8 +359,14 @@ class _Run:
             line["bare"] = self._bare(images)
         return line
 
-    def _failures(self, number: int, answers: list[Tensor | None]) -> None:
-        """Tell who failed now and who is back."""
+    def _failures(self, number: int, images: Images, answers: list[Tensor | None]) -> None:
+        """Tell who failed now and who is back; a network that cannot take the first frame is refused."""
+        for name, guard in zip(MEMBERS, self.guards, strict=True):
+            if self.lines is None and not self.next and guard.unfit:
+                raise RobustsegError(
+                    f"expected an answer of the {name}, {guard.member.spec}, for frames of {images.shape[-2]}x"
+                    f"{images.shape[-1]}, got {guard.problem}; try --size HxW with a size that it takes"
+                )
         now = frozenset(name for name, logits in zip(MEMBERS, answers, strict=True) if logits is None)
         for name, guard in zip(MEMBERS, self.guards, strict=True):
             if name in now - self.failed:
@@ -405,17 +466,33 @@ class _Run:
                 torch.cuda.synchronize(images.device)
             return time.perf_counter() - begin
 
+    def _begin(self) -> BinaryIO:
+        """The open file of lines, with what this stream is beside it, as soon as there is something to tell."""
+        if self.lines is None:
+            write_whole(self.folder / "stream.json", json_line(self.about))
+            self.lines = open(self.path, "ab")  # noqa: SIM115  # `close` closes it
+        return self.lines
+
     def _tell(self, kind: str, number: int, **more: Any) -> None:
+        self._begin()
         append_line(self.events, {"frame": number, "kind": kind, **more})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self.lines.write(json_line(line).encode())
-        self.lines.flush()
+        lines = self._begin()
+        lines.write(json_line(line).encode())
+        lines.flush()
 
     def close(self) -> None:
         """Finish the video; it is valid wherever the stream stopped."""
-        if self.overlay is not None:
-            self.overlay.close()
+        for file in (self.overlay, self.lines):
+            if file is not None:
+                file.close()
+        self.overlay = self.lines = None
+
+
+def _mark(image: Tensor) -> str:
+    """A digest of a frame as it was read."""
+    return hashlib.sha256(image.contiguous().numpy().data).hexdigest()[:16]
 
 
 def _about(injection: Injection | None) -> dict[str, Any] | None:

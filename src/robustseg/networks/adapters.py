@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.code import keep_sources, note
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import LabelSpace
 from robustseg.core.levels import to_8bit
@@ -288,6 +289,7 @@ def _imported(source: str) -> tuple[nn.Module, Path | None]:
         raise SpecError(f"expected 'package.module:function', got '{source}'; try module('my_net:build', classes=…)")
     here = os.getcwd()
     sys.path.insert(0, here)  # what the user names lies where the user stands
+    keep_sources()
     try:
         found = importlib.import_module(name)
     except (ImportError, SyntaxError) as error:
@@ -301,6 +303,7 @@ def _imported(source: str) -> tuple[nn.Module, Path | None]:
         known = [n for n, thing in vars(found).items() if callable(thing) and not n.startswith("_")]
         raise SpecError(f"expected a function '{function}' in '{name}', got none; try {', '.join(known) or 'another'}")
     built = factory()
+    note(name)
     if not isinstance(built, nn.Module):
         raise SpecError(
             f"expected an nn.Module from '{source}', got a {type(built).__name__}; try returning the module"

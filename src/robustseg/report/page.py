@@ -15,6 +15,7 @@ from robustseg.core.files import json_line, write_whole
 from robustseg.report import tables, words
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
 from robustseg.results import metrics
+from robustseg.results.current import current, distinct, stale_sentence
 from robustseg.results.findings import Finding, read_findings
 from robustseg.results.panels import Panel, read_caption, read_panel, tiles
 from robustseg.results.record import Record, read_records
@@ -35,7 +36,10 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         RobustsegError: a folder has no records, or the page cannot be written.
     """
-    records = _distinct([record for folder in folders for record in read_records(folder)])
+    read = [distinct(read_records(folder)) for folder in folders]
+    present = [current(records) for records in read]
+    records = _distinct([record for records in present for record in records])
+    stale = sum(map(len, read)) - sum(map(len, present))
     panels = [path for folder in folders for path in sorted((Path(folder) / "panels").glob("*.npz"))]
     findings = [finding for folder in folders for finding in read_findings(folder)]
     path = Path(out)
@@ -43,7 +47,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
-    write_whole(path, page(records, panels, findings))
+    write_whole(path, page(records, panels, findings, stale=stale))
     return path
 
 
@@ -51,10 +55,17 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
     return list({json_line(record.to_json()): record for record in records}.values())
 
 
-def page(records: Sequence[Record], panels: Sequence[Path] = (), findings: Sequence[Finding] = ()) -> str:
-    """The whole HTML text of records, and of the panel files and the findings of audits that belong to them."""
+def page(
+    records: Sequence[Record], panels: Sequence[Path] = (), findings: Sequence[Finding] = (), *, stale: int = 0
+) -> str:
+    """The whole HTML text of records, and of the panel files and the findings of audits that belong to them.
+
+    Args:
+        stale: how many records the folders hold that are not of their present state, see `results.current`.
+    """
     found = tables.groups(records, findings)
-    body = _header(found) + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
+    said = f'<p class="note">{escape(stale_sentence(stale))}.</p>' if stale else ""
+    body = _header(found) + said + "".join(_group(group, panels, number) for number, group in enumerate(found, 1))
     return document("robustseg report", body)
 
 
@@ -100,7 +111,7 @@ def _unbroken(text: str) -> str:
 def _title(group: tables.Group) -> str:
     size = f" at {group.size[1]} x {group.size[0]}" if group.size else ""
     name = group.data.partition("(")[0]
-    return f"{name}, {len(group.ids)} image{'s' * (len(group.ids) != 1)}{size}"
+    return f"{name}, {len(group.ids)} image{'s' * (len(group.ids) != 1)}{size}{group.state}"
 
 
 def _group(group: tables.Group, panels: Sequence[Path], number: int) -> str:
@@ -114,6 +125,8 @@ def _group(group: tables.Group, panels: Sequence[Path], number: int) -> str:
         "measurements": str(len(group.records)),
         "data": group.data,
     }
+    if group.state:
+        facts["apart"] = "from the other sections of this data: other images, masks, or weights or code of a network"
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
     return (
         f'<section><h2 id="data-{number}">{escape(_title(group))}</h2><dl class="facts">{listed}</dl>'

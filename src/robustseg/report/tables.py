@@ -1,6 +1,7 @@
 """The tables of a report as plain data; `page` puts them into HTML."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +13,7 @@ from robustseg.core.labels import LabelSpace
 from robustseg.report.figures import q_interval, q_panels
 from robustseg.report.words import DASH, family_names, network_names, percent
 from robustseg.results import findings, metrics
+from robustseg.results.current import consistent
 from robustseg.results.findings import Finding
 from robustseg.results.record import Record
 from robustseg.results.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
@@ -37,7 +39,10 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Records that may stand in one table: the same data, classes, size and images; and what audits found on them."""
+    """Records that may stand in one table: the same data, classes, size and images; and what audits found on them.
+
+    A network has one state in a group, the same weights and code. `state` tells groups of one title apart: by their time.
+    """
 
     data: str
     label_space: LabelSpace
@@ -45,18 +50,34 @@ class Group:
     ids: tuple[str, ...]
     records: list[Record]
     findings: list[Finding] = field(default_factory=list)
+    state: str = ""
 
 
 def groups(records: Sequence[Record], audited: Sequence[Finding] = ()) -> list[Group]:
-    """Records apart by what may be compared, in order of appearance."""
+    """Records apart by what may be compared, in order of appearance; networks of one name and two states stand apart, too."""
     found: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
         key = record.data, record.content, record.label_space.names, record.size, record.ids
         found.setdefault(key, []).append(record)
+    parts = [part for own in found.values() for part in consistent(own)]
+    alike = Counter(_looks(part) for part in parts)
     return [
-        Group(own[0].data, own[0].label_space, own[0].size, own[0].ids, own, findings.on(own, audited))
-        for own in found.values()
+        Group(
+            own[0].data,
+            own[0].label_space,
+            own[0].size,
+            own[0].ids,
+            own,
+            findings.on(own, audited),
+            f", as of {min(r.started for r in own)}" if alike[_looks(own)] > 1 else "",
+        )
+        for own in parts
     ]
+
+
+def _looks(own: Sequence[Record]) -> tuple[object, ...]:
+    """What the title of a group says of it."""
+    return own[0].data.partition("(")[0], own[0].size, len(own[0].ids)
 
 
 def measurements(group: Group) -> Table:

@@ -163,6 +163,12 @@ def outcome(timeline: Timeline) -> list[str]:
     sentences.append(f"{several}{outside} in {timeline.frames} frames.")
     if timeline.unread:
         sentences.append(f"{timeline.unread} frame{'s' * (timeline.unread != 1)} without a verdict.")
+    if failed := [event for event in timeline.events if event["kind"] == "failed"]:
+        times, latest = timeline.counts["failed"], failed[-1]
+        sentences.append(
+            f"A member failed {times} time{'s' * (times != 1)}, the last time the {latest['member']} at frame "
+            f"{latest['frame']}: {latest.get('reason') or 'no reason given'}."
+        )
     if timeline.learning:
         updates, first, last = timeline.learning
         falls = timeline.counts.get("fallback", 0)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robustseg.results import metrics
+from robustseg.results.current import current
 from robustseg.results.record import Counts, Record
 
 
@@ -22,12 +23,14 @@ def summary(records: Sequence[Record], *, absent: str = "unlabelled") -> list[di
         flags, seconds, forwards, backwards`, then `agreement, psnr, linf_median, interval, classes`. Shares are in [0, 1];
         `rms` is the mean over the images, `linf` the largest and `linf_median` what minimum-norm attacks go by; `q` is the mIoU ratio to the clean record of the same network
         and images; `flags` names the raised ones; `interval` is that of `miou` (blocks of 15 frames); `classes` maps
-        name to IoU; what is absent is None.
+        name to IoU; what is absent is None. Last stand `weights, code, content, started` and `current`: what tells records
+        of one name apart, and whether the record is of the folder's present state (`results.current`).
     """
-    return [_summarise(record, clean_of(record, records), absent) for record in records]
+    present = {record.key for record in current(records)}
+    return [_summarise(record, clean_of(record, records), absent, record.key in present) for record in records]
 
 
-def _summarise(record: Record, clean: Record | None, absent: str) -> dict[str, Any]:
+def _summarise(record: Record, clean: Record | None, absent: str, present: bool) -> dict[str, Any]:
     counts = record.counts
     return {
         "network": record.network,
@@ -52,6 +55,8 @@ def _summarise(record: Record, clean: Record | None, absent: str) -> dict[str, A
         "classes": {
             n: _or_none(float(v)) for n, v in zip(record.label_space.names, metrics.class_iou(counts), strict=True)
         },
+        **{name: getattr(record, name) for name in ("weights", "code", "content", "started")},
+        "current": present,
     }
 
 

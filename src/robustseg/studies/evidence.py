@@ -9,6 +9,7 @@ from typing import Any
 
 from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
+from robustseg.results.current import current
 from robustseg.results.record import Record, read_records
 from robustseg.studies.measures import Measure, read_measures
 from robustseg.studies.study import CLEAN, Row, Study
@@ -41,6 +42,10 @@ class Evidence:
         self.study, self.records, self.measures, self.folder = study, tuple(records), tuple(measures), folder
         self.settings: Any = study.settings
         self._found: dict[tuple[str, str, str, str, int], list[Record]] = {}
+        self._precisions: dict[tuple[str, str, str, str, int], set[str]] = {}
+        for row in study.rows:
+            of = row.source, row.target, row.images, row.perturbation, row.seed
+            self._precisions.setdefault(of, set()).add(row.precision)
         fixed = [role for role, given in study.networks.items() if not callable(given)]
         self._sort(fixed)
         if len(fixed) < len(study.networks):  # what is fitted is fitted on the records of the others
@@ -50,7 +55,7 @@ class Evidence:
     def read(cls, study: Study, folder: Path) -> "Evidence":
         """The evidence in a study's folder, which may be empty."""
         places = [folder / place for place in dict.fromkeys(row.place for row in study.rows)]
-        records = [r for place in places if (place / "records.jsonl").is_file() for r in read_records(place)]
+        records = [r for place in places if (place / "records.jsonl").is_file() for r in current(read_records(place))]
         kept = dict.fromkeys([*places, *(folder / getattr(extra, "place", "") for extra in study.extras)])
         return cls(study, records, [m for place in kept for m in read_measures(place)], folder)
 
@@ -91,10 +96,15 @@ class Evidence:
         return [r for r in found if len(r.ids) == whole]
 
     def _of_size(self, row: Row) -> list[Record]:
-        """The records of a row, and those like it over more or fewer images of the same data and size."""
+        """The records of a row, and those like it over more or fewer images of the same data and size.
+
+        Where the study has the row, in the precision in which it measures it.
+        """
         images = self.study.images[row.images]
         key = row.source, row.target, portable(images.data), row.perturbation, row.seed
-        return [r for r in self._found.get(key, []) if images.size in (None, r.size)]
+        asked = self._precisions.get((row.source, row.target, row.images, row.perturbation, row.seed))
+        found = [r for r in self._found.get(key, []) if images.size in (None, r.size)]
+        return [r for r in found if asked is None or r.precision in asked]
 
     def record(
         self, target: str, perturbation: str = CLEAN, *, source: str = "", images: str = "report", seed: int = 0

@@ -10,7 +10,7 @@ from robustseg import api
 from robustseg.core.errors import RobustsegError
 from robustseg.core.provenance import digest
 from robustseg.core.types import Batch, Dataset
-from robustseg.datasets.views import batches
+from robustseg.datasets.views import batches, content
 from robustseg.depth.geometry import disparity_to_depth
 from robustseg.depth.photometric import view_synthesis_loss
 from robustseg.depth.stereo import label_loss, search_depth
@@ -34,6 +34,7 @@ def about(work: Work, setting: Setting, who: str) -> dict[str, Any]:
         "depth": dict(setting.depth),
         "held": setting.held,
         "frame": list(setting.frame),
+        "content": [content(api.data(spec)).digest for spec in (*setting.depth.values(), setting.held)],
     }
 
 

@@ -113,7 +113,11 @@ class Measuring:
         return (time.perf_counter() - start) * len(data)
 
     def _about(self, work: Work) -> dict[str, Any]:
-        plain: dict[str, Any] = json.loads(json.dumps(self.about(work)))
+        """What decides the values, with the step itself where it measures once, else with the images and masks that it reads."""
+        from robustseg.datasets.views import content
+
+        own = {"content": content(work.data(self.images)).digest} if self.images else {"step": self.name}
+        plain: dict[str, Any] = json.loads(json.dumps({**self.about(work), **own}))
         return plain
 
     def _known(self, work: Work, about: dict[str, Any]) -> set[str]:

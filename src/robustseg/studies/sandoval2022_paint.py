@@ -44,6 +44,7 @@ def about(work: Work, setting: Setting, kind: str, who: str) -> dict[str, Any]:
         "network": network.spec,
         "weights": digest(network),
         "judge": setting.judge,
+        "judge_weights": digest(_network(work, JUDGE)),
         "settings": "" if kind == "gradients" else _said(_settings(setting, kind, who)),
         "data": setting.data,
         "size": list(setting.size),
