@@ -377,6 +377,17 @@ def test_hdr_is_refused(tmp_path: Path, transfer: str, name: str) -> None:
             read()
 
 
+def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
+    clear = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 4), 120, np.uint8), format="rgba")
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "bgra"
+        file.mux(stream.encode(clear))
+        file.mux(stream.encode())
+    with pytest.raises(RobustsegError, match=r"expected opaque pixels in .*a.mkv', got transparent ones; try"):
+        Video(tmp_path / "a.mkv")
+
+
 def test_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", options={"x264-params": "sar=2/1"}, shown=SHOWN[:2])
     assert Video(path)[0].shape == (3, HEIGHT, WIDTH)

@@ -2,8 +2,9 @@
 
 The first video stream is read, covers aside. Frames are shown as a player shows them: in the order of showing, inside the
 edit list, upright by the display matrix, with the colour matrix and range that the file names. They become 8-bit RGB, 10-bit
-video rounded; alpha is dropped. Pixels that are not square and interlaced frames stay as they are stored. HDR (PQ or HLG) is
-refused, as its values mean another light. Damage is what the decoder reports: no reader can see more.
+video rounded. Pixels that are not square and interlaced frames stay as they are stored. HDR (PQ or HLG) and transparent pixels
+are refused, as what they look like depends on the screen and on what is behind. Damage is what the decoder reports: a change
+that it takes for another picture (most of those in H.265, VP8, VP9 and FFV1) cannot be seen.
 """
 
 import os
@@ -322,13 +323,20 @@ def _pixels(frame: Any, film: _Film) -> np.ndarray:
             f"expected video of standard dynamic range in '{film.path}', got HDR ({transfer}); "
             "try a tone-mapped copy, as a video editor exports it"
         )
+    alpha = any(part.is_alpha for part in frame.format.components)
     try:
-        pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+        pixels: np.ndarray = frame.to_ndarray(format="rgba" if alpha else "rgb24")
     except (load_av().FFmpegError, ValueError) as error:
         raise RobustsegError(
             f"expected pixels that convert to RGB in '{film.path}', got {frame.format.name}; "
             "try a copy in an ordinary format: ffmpeg -i IN -pix_fmt yuv420p OUT.mp4"
         ) from error
+    if alpha and pixels[..., 3].min() < 255:
+        raise RobustsegError(
+            f"expected opaque pixels in '{film.path}', got transparent ones; "
+            "try a copy without alpha: ffmpeg -i IN -pix_fmt yuv420p OUT.mp4"
+        )
+    pixels = pixels[..., :3]
     turn = frame.side_data.get("DISPLAYMATRIX")
     if turn is None:
         return pixels
