@@ -14,9 +14,9 @@ from robustseg.core.errors import DatasetNotFound, RobustsegError, ShapeError, S
 from robustseg.core.spaces import CITYSCAPES
 from robustseg.datasets.cityscapes_video import cityscapes_video
 from robustseg.datasets.dgp import dgp
-from robustseg.datasets.frames import Video
 from robustseg.datasets.kitti import kitti_odometry, kitti_raw
 from robustseg.datasets.triplets import Triplets, clip
+from robustseg.datasets.video import Video
 from robustseg.datasets.views import Resized
 from robustseg.depth.geometry import warp
 from robustseg.testing import check_dataset

@@ -12,7 +12,8 @@ from torch import Tensor
 from robustseg.core.errors import DatasetNotFound, RobustsegError
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes
-from robustseg.datasets.files import folders_in, images_in, read_image
+from robustseg.datasets.files import folders_in, images_in
+from robustseg.datasets.sequence import Images
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
 
 TREE = """ROOT/
@@ -64,9 +65,7 @@ def _place(path: Path) -> tuple[str, int]:
 
 
 def _drive(paths: list[Path], cameras: Path) -> Drive:
-    return Drive(
-        [path.stem.removesuffix(SUFFIX) for path in paths], lambda at: read_image(paths[at]), _camera(paths, cameras)
-    )
+    return Drive([path.stem.removesuffix(SUFFIX) for path in paths], Images(paths), _camera(paths, cameras))
 
 
 def _camera(paths: list[Path], cameras: Path) -> Tensor:

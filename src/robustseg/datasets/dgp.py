@@ -12,7 +12,7 @@ import numpy as np
 from robustseg.core.errors import DatasetNotFound, RobustsegError
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes
-from robustseg.datasets.files import read_image
+from robustseg.datasets.sequence import Images
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
 
 
@@ -53,7 +53,7 @@ def _drive(folder: Path, camera: str, entries: list[dict]) -> Drive:
     four = [entries[0]["intrinsics"][name] for name in ("fx", "fy", "cx", "cy")]
     return Drive(
         [f"{folder.resolve().name}-{camera}_{i:06d}" for i in range(len(paths))],
-        lambda at: read_image(paths[at]),
+        Images(paths),
         camera_matrix(four, size_of(paths[0]), of=paths[0]),
         np.array([entry["pose_world_from_camera"] for entry in entries], np.float64).reshape(-1, 4, 4),
         {i: folder / entry["depth"] for i, entry in enumerate(entries) if entry.get("depth")},

@@ -4,6 +4,7 @@ Every image is read here, and read as it is shown: turned as its EXIF orientatio
 another reading would have to guess (more bits, transparent pixels, other colours, several images in one file) is refused.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -326,11 +327,23 @@ def require_masks(pairs: Sequence[tuple[Path, Path]], *, tree: str) -> None:
         )
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; hidden ones, such as the `._a.png` of macOS, are none."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+def images_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The image files of a folder whose names match a pattern, in natural order; hidden ones, such as the `._a.png` of
+    macOS, are none.
+    """
+    files = (p for p in folder.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(files, key=natural)
 
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders of a folder, by name, without hidden ones."""
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def natural(path: Path) -> tuple[tuple[str | int, ...], str]:
+    """Sort key that compares digits as whole numbers, so `2.png` comes before `10.png`, and ignores upper case.
+
+    Names that differ only in leading zeros or in case are ordered by their characters; a minus sign is a character.
+    """
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), path.name

@@ -13,7 +13,7 @@ from robustseg.core.errors import DatasetNotFound, RobustsegError, SpecError
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes
 from robustseg.datasets.files import folders_in, images_in
-from robustseg.datasets.frames import Images
+from robustseg.datasets.sequence import Images, images_at
 from robustseg.datasets.triplets import Drive, Triplets, camera_matrix, size_of
 
 ODOMETRY = """ROOT/
@@ -63,7 +63,7 @@ def _sequence(name: str, folder: Path, poses: Path) -> Drive:
             f"expected calib.txt and image_2 or image_0 in '{folder}', got {'no images' if camera is None else 'no calib.txt'}"
             f"; try this tree:\n{ODOMETRY}"
         )
-    frames = Images(folder / f"image_{camera}")
+    frames = images_at(folder / f"image_{camera}")
     matrix = _matrix(folder / "calib.txt", f"P{camera}")
     world = None
     if poses.is_file():
@@ -73,7 +73,7 @@ def _sequence(name: str, folder: Path, poses: Path) -> Drive:
         beside[0, 3] = -matrix[0, 3] / matrix[0, 0]
         world = world @ beside
     ids = [f"{name}_{path.stem}" for path in frames.paths]
-    return Drive(ids, frames.__getitem__, _camera(matrix, frames), world)
+    return Drive(ids, frames, _camera(matrix, frames), world)
 
 
 def _poses(path: Path, frames: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def _drive(folder: Path, depth: Path | None) -> Drive:
     if camera is None or not calibration.is_file():
         lost = f"image_02/data in '{folder}'" if camera is None else f"'{calibration}'"
         raise DatasetNotFound(f"expected {lost}, got none; try this tree:\n{RAW}")
-    frames = Images(folder / f"image_{camera:02}" / "data")
+    frames = images_at(folder / f"image_{camera:02}" / "data")
     maps = {}
     if depth is not None:
         inside = Path(folder.name) / "proj_depth" / "groundtruth" / f"image_{camera:02}"
@@ -138,7 +138,7 @@ def _drive(folder: Path, depth: Path | None) -> Drive:
         }
         maps = {i: known[path.stem] for i, path in enumerate(frames.paths) if path.stem in known}
     ids = [f"{folder.name}_{path.stem}" for path in frames.paths]
-    return Drive(ids, frames.__getitem__, _camera(_matrix(calibration, f"P_rect_{camera:02}"), frames), depths=maps)
+    return Drive(ids, frames, _camera(_matrix(calibration, f"P_rect_{camera:02}"), frames), depths=maps)
 
 
 def _chosen(names: Sequence[str] | None, there: Collection[str], what: str) -> list[str]:

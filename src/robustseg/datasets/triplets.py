@@ -6,10 +6,12 @@ video file or folder of frames; other files of this room read the trees of KITTI
 
 import dataclasses
 import functools
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,16 +20,28 @@ from torch import Tensor
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.labels import IGNORE
 from robustseg.core.levels import to_8bit
+from robustseg.core.provenance import sha256
 from robustseg.core.registry import dataset
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.datasets.files import image_size, read_depth
-from robustseg.datasets.frames import Images, Video, frames_at
+from robustseg.datasets.frames import frames_at
+from robustseg.datasets.sequence import Images
 from robustseg.datasets.streets import parse_size
+from robustseg.datasets.video import Video
 from robustseg.datasets.views import resize_image, resize_intrinsics
 
 EXTRAS = ("previous", "next", "intrinsics")
 """What a sample of video must know besides its image."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Frames by number, such as `Images` or `Video`."""
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+    def fingerprint(self, index: int, /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -36,14 +50,14 @@ class Drive:
 
     Args:
         ids: one a frame, with the number of the frame behind the last underscore.
-        read: frame by its place -> float32 `[3, h, w]` in [0, 1].
+        frames: by place, float32 `[3, h, w]` in [0, 1], with a fingerprint each.
         intrinsics: `[3, 3]`, pixels; None: not known.
         poses: float64 `[n, 4, 4]`, the world from the camera of each frame, metres; None: not known.
         depths: place -> a 16-bit PNG of metres times 256, 0 where nothing was measured; a frame without one has depth 0.
     """
 
     ids: Sequence[str]
-    read: Callable[[int], Tensor]
+    frames: Source
     intrinsics: Tensor | None = None
     poses: np.ndarray | None = None
     depths: Mapping[int, Path] = field(default_factory=dict)
@@ -96,18 +110,33 @@ class Triplets(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         drive, at = self._places[index]
-        image = drive.read(at)
+        image = drive.frames[at]
         extras = {} if drive.intrinsics is None else {"intrinsics": drive.intrinsics}
         if drive.depths:
             known = drive.depths.get(at)
             extras["depth"] = torch.zeros(image.shape[1:]) if known is None else read_depth(known, image.shape[1:])
-        for name, there in (("previous", at - self.step), ("next", at + self.step)) if self._neighbours else ():
-            extras[name] = drive.read(there)
+        for name, there in self._beside(at):
+            extras[name] = drive.frames[there]
             _require_size(extras[name], size_of(image), drive.ids[there])
             if drive.poses is not None:
                 pose = np.linalg.inv(drive.poses[there]) @ drive.poses[at]
                 extras[f"pose_{name}"] = torch.from_numpy(pose).float()
         return Sample(image, torch.full(image.shape[1:], IGNORE), self.ids[index], extras)
+
+    def fingerprint(self, index: int) -> str:
+        """A digest of the files of the frame, of its neighbours and of its depth, and of what is known of the camera."""
+        drive, at = self._places[index]
+        told = hashlib.sha256()
+        for place in (at, *(there for _, there in self._beside(at))):
+            told.update(drive.frames.fingerprint(place).encode())
+            told.update(b"" if drive.poses is None else drive.poses[place].tobytes())
+        told.update(b"" if drive.intrinsics is None else drive.intrinsics.numpy().tobytes())
+        told.update(sha256(drive.depths[at]).encode() if at in drive.depths else b"")
+        return told.hexdigest()
+
+    def _beside(self, at: int) -> tuple[tuple[str, int], ...]:
+        """The neighbours of a frame: name and place."""
+        return (("previous", at - self.step), ("next", at + self.step)) if self._neighbours else ()
 
 
 @dataset("clip")
@@ -125,7 +154,8 @@ def clip(
     colours.
 
     Args:
-        path: a video (needs the extra `video`), a folder of frames or a pattern of image files, in order by name.
+        path: a video (needs the extra `video`), a folder of frames or a pattern of image files, in
+            the natural order of their names.
         intrinsics: focal lengths and centre `(fx, fy, cx, cy)` in pixels of the frames as they are; None: not known, and
             for the training to learn.
         step: how many frames before and after the neighbours are; 1 of a slow camera is too near to tell depth.
@@ -144,7 +174,7 @@ def clip(
     if intrinsics is not None:
         camera = resize_intrinsics(camera_matrix(intrinsics, before, of=path), before, wanted or before)
     frames = (_Decoded if isinstance(source, Video) else _Read)(source, before, wanted or before)
-    drive = Drive([source.name(i) for i in range(len(source))], frames.__getitem__, camera)
+    drive = Drive([source.name(i) for i in range(len(source))], frames, camera)
     files = (Path(path),) if isinstance(source, Video) else ()
     return Triplets([drive], spec=f"clip(path={path!r}{given})", step=step, classes=classes, files=files)
 
@@ -159,6 +189,9 @@ class _Read:
         image = self._source[index]
         _require_size(image, self._before, self._source.name(index))
         return image if self._before == self._after else resize_image(image, self._after)
+
+    def fingerprint(self, index: int) -> str:
+        return f"{self._source.fingerprint(index)} at {self._after}"
 
 
 class _Decoded(_Read):
