@@ -2,6 +2,7 @@
 
 Each of seven verbs runs once under strace, which lists its calls on the result folder (open, write, sync, rename, …). Then
 it runs again and is killed (SIGKILL) on entry to one of these calls, drawn at random, up to three times in a row; the same
+same command is repeated without a kill, must exit with 0, and must leave the same files. Times are left out of the
 comparison, and the film of a stream, of which each run writes a part. Linux with strace only.
 
     python tests/torture.py [KILLS] [SEED]

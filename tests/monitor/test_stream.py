@@ -455,7 +455,7 @@ def test_a_mistyped_input_leaves_the_folder_usable(tmp_path: Path, monkeypatch: 
 
 
 def test_a_long_spec_is_no_file_name(tmp_path: Path) -> None:
-    member = f"jpeg(jpeg({MEMBER}, quality=75), quality=75)"
+    member = f"jpeg(jpeg(jpeg({MEMBER}, quality=75), quality=75), quality=75)"
     spec = f"triplet(teacher={member}, student={member}, adaptive={member})"
     data = f"joined({', '.join([DATA] * 12)})"
     assert min(len(spec), len(data)) > 255
