@@ -259,13 +259,14 @@ def _open(path: Path) -> _Film:
 def _decoded(film: _Film, damage: str = "") -> _Decoded:
     """The frames in the order of showing, each with an empty text; or None and what is wrong with it.
 
-    What follows a damaged frame is built on it, so decoding begins anew at the next key frame.
+    What follows a damaged frame is built on it, and what the decoder still holds may be the damaged frame itself: decoding
+    begins anew at the next key frame, and each packet up to there counts as one damaged frame.
 
     Args:
         film: from where it stands. damage: what is wrong before the first key frame; given after a seek.
     """
-    av, whole, seen, begin = load_av(), not damage, 0, None
-    packets = film.container.demux(film.stream)
+    av, whole, begin = load_av(), not damage, None
+    packets, seen, due, shown = film.container.demux(film.stream), 0, 0, 0
     while True:
         try:
             packet = next(packets, None)
@@ -275,24 +276,31 @@ def _decoded(film: _Film, damage: str = "") -> _Decoded:
         if packet is None:
             break
         seen += packet.size > 0
+        due += packet.size > 0 and not packet.is_discard
         if damage and packet.is_keyframe:
             damage, begin = "", packet.pts
-        elif damage or (begin is not None and packet.pts is not None and packet.pts < begin):
+        leads = begin is not None and packet.pts is not None and packet.pts < begin  # shown before that key frame
+        if damage or leads:
             if packet.size and not packet.is_discard:
                 yield None, damage or "the frame is built on a damaged one"
+                shown += 1
             continue
+        frames = []
         try:
             frames = packet.decode()
         except (av.FFmpegError, OSError) as error:
             damage = f"the frame cannot be decoded: {_text(error)}"
-            yield from ((frame, "") for frame in _drained(film))  # those decoded before
-            yield None, damage
-            continue
         for frame in frames:
-            damage = damage or ("the frame is damaged" if frame.is_corrupt else "")
-            yield (None, damage) if damage else (frame, "")
+            if frame.is_corrupt:
+                damage = "the frame is damaged"
+                break
+            yield frame, ""
+            shown += 1
         if damage:
-            yield from ((None, damage) for _ in _drained(film))
+            film.stream.codec_context.flush_buffers()
+        while damage and shown < due:
+            yield None, damage
+            shown += 1
     listed = _listed(film)
     if whole and listed > seen:
         yield None, f"the video ends after {seen} of its {listed} frames"
