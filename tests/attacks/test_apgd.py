@@ -85,14 +85,11 @@ def test_the_step_halves_where_the_best_stands_still():
 
 def test_apgd_raises_the_objective_more_than_its_first_step(small_network):
     images, labels = _scene()
-    losses = [
-        cross_entropy(
-            small_network,
-            apgd(small_network, images, labels, budget="linf:8/255", steps=s, judge=None, rng=_rng()),
-            labels,
-        )
-        for s in (0, 1, 20)
+    results = [
+        images,
+        *(apgd(small_network, images, labels, budget="linf:8/255", steps=s, judge=None, rng=_rng()) for s in (1, 20)),
     ]
+    losses = [cross_entropy(small_network, x, labels) for x in results]
     assert (losses[0] < losses[1]).all()
     assert (losses[1] < losses[2]).all()
 
@@ -103,11 +100,8 @@ def test_every_goal_moves_its_way(small_network, goal, shrink):
     images, labels = _scene(count=4)
     logits = small_network(images).detach()
     aimed, sense = (logits.argmax(1), 1) if goal == "prediction" else (logits.argmin(1), -1)
-    start, result = (
-        apgd(small_network, images, labels, budget="linf:32/255", steps=s, goal=goal, shrink=shrink, rng=_rng(4))
-        for s in (0, 10)
-    )
-    start, result = (sense * cross_entropy(small_network, x, aimed).sum() for x in (start, result))
+    result = apgd(small_network, images, labels, budget="linf:32/255", steps=10, goal=goal, shrink=shrink, rng=_rng(4))
+    start, result = (sense * cross_entropy(small_network, x, aimed).sum() for x in (images, result))
     assert result > start + 0.3
 
 

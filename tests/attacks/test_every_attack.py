@@ -1,5 +1,8 @@
 """What holds for every attack of the registry: any batch size gives the same images, NaN stays where it is, slips are said."""
 
+import inspect
+import re
+
 import pytest
 import torch
 
@@ -98,15 +101,16 @@ def test_nan_neither_spreads_nor_comes_back(name, network):
     ("spec", "sentence"),
     [
         ("pgd(budget='linf:8/255', restarts=0)", "restarts >= 1"),
-        ("pgd(budget='linf:8/255', step_size=-1)", "step_size >= 0"),
+        ("pgd(budget='linf:8/255', step_size=-1)", "a step_size above 0"),
         ("apgd(budget='linf:8/255', restarts=0)", "restarts >= 1"),
         ("apgd(budget='linf:8/255', objective='entropy')", "an objective, got 'entropy'"),
         ("apgd(budget='linf:8/255', judge='entropy')", "an objective, got 'entropy'"),
         ("segpgd(budget='linf:8/255', goal='away')", "a goal, got 'away'"),
         ("cospgd(budget='linf:8/255', keep='first')", "keep='best' or 'last'"),
-        ("sea(budget='linf:8/255', steps=-1)", "steps >= 0"),
+        ("sea(budget='linf:8/255', steps=-1)", "steps >= 1"),
         ("sea(budget='linf:8/255', draws=0)", "draws >= 1"),
-        ("search(budget='linf:8/255', queries=-1)", "queries >= 0"),
+        ("search(budget='linf:8/255', queries=1)", "queries >= 2"),
+        ("sea(budget='linf:8/255', class_pixels=(0, -1))", "numbers of pixels, 0 or more"),
         ("almaprox(share=0)", "0 < share <= 1"),
         ("saved(perturbation=pgd(budget='linf:8/255', restarts=0), folder='x')", "restarts >= 1"),
         ("gaussian(rms=-1)", "an rms of 0 to 1"),
@@ -115,3 +119,47 @@ def test_nan_neither_spreads_nor_comes_back(name, network):
 def test_a_value_outside_its_range_is_said_when_a_spec_is_built(spec, sentence):
     with pytest.raises(RobustsegError, match=sentence):
         registry.build("perturbation", spec)
+
+
+ZERO_MEANS_SOMETHING = {"decay", "rms"}
+"""Iterative FGSM, and the images themselves."""
+
+
+@pytest.mark.parametrize("name", sorted(n for kind, n in registry.table() if kind == "perturbation"))
+def test_numbers_that_mean_nothing_are_refused(name):
+    """Of every perturbation, by its signature: 0, -1, NaN, infinity and fractions where counts are meant."""
+    parameters = inspect.signature(registry.function("perturbation", name)).parameters.values()
+    numbers = [
+        p
+        for p in parameters
+        if p.name != "rng" and re.search(r"\b(int|float)\b", inspect.formatannotation(p.annotation))
+    ]
+    needed = {"budget": "'linf:8/255'", "rms": "'8/255'"}
+    required = {p.name: needed[p.name] for p in parameters if p.name in needed and p.default is p.empty}
+    for parameter in numbers:
+        if "Tensor" in str(parameter.annotation) or "Sequence" in str(parameter.annotation):
+            continue
+        for value in (
+            "0",
+            "-1",
+            "'nan'",
+            "'inf'",
+            "1e400",
+            "0.5" if "float" not in str(parameter.annotation) else "-0.5",
+        ):
+            if value == "0" and parameter.name in ZERO_MEANS_SOMETHING:
+                continue
+            arguments = ", ".join(f"{key}={text}" for key, text in {**required, parameter.name: value}.items())
+            with pytest.raises(RobustsegError):
+                registry.build("perturbation", f"{name}({arguments})")
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "sea", "mifgsm", "almaprox", "segpgd", "cospgd", "ifgsm", "search"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_no_step_is_refused_in_python_too(name, value):
+    images, labels = (x[:1] for x in scene(3))
+    count = "queries" if name == "search" else "steps"
+    with pytest.raises(RobustsegError, match=f"{count} >= "):
+        registry.function("perturbation", name)(
+            PixelNetwork(), images, labels, budget="linf:8/255", rng=rng(1), **{count: value}
+        )

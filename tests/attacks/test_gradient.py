@@ -480,9 +480,9 @@ def test_bad_arguments_are_refused(small_network):
     images, labels = _scene()
     for how, sentence in [
         ({"keep": "first"}, "keep='best' or 'last'"),
-        ({"steps": -1}, "steps >= 0"),
+        ({"steps": 0}, "steps >= 1"),
         ({"draws": 0}, "draws >= 1"),
-        ({"step_size": -0.1}, "step_size >= 0"),
+        ({"step_size": -0.1}, "a step_size above 0"),
         ({"restarts": 0}, "restarts >= 1"),
         ({"budget": "l0:3"}, "the norm"),
         ({"objective": "entropy"}, "an objective"),

@@ -192,8 +192,20 @@ def test_what_is_unexpected_is_not_worse(
         (("--data", "camvid(root='/nowhere')"), "try this tree"),
         (("--data", "streets(split='tset')"), "split"),
         (("--size", "12"), "HxW"),
-        (("--images", "0"), "at least 1 image"),
-        (("--batch-size", "0"), "at least one image"),
+        (("--size", "1x1"), "at least 8x8"),
+        (("--size", "0x64"), "at least 8x8"),
+        (("--size", "1000000x1000000"), "of which one needs 11,176 GiB"),
+        (("--size", "²x²"), "HxW"),
+        (("--images", "0"), "expected --images to be at least 1"),
+        (("--images", "-4"), "expected --images to be at least 1"),
+        (("--batch-size", "0"), "expected --batch-size to be at least 1"),
+        (("--seed", "-1"), "expected --seed to be at least 0"),
+        (("--seed", "9223372036854775808"), "below 2**63"),
+        (("--panels", "-1"), "expected --panels to be at least 0"),
+        (("--perturbation", "pgd(budget='linf:8/255', steps=0)"), "steps >= 1"),
+        (("--perturbation", "pgd(budget='linf:8/255', steps=-3)"), "steps >= 1"),
+        (("--network", "erfnet(" * 30_000), "at most 50000 characters"),
+        (("--data", "folder(images='" + "i" * 999 + "', labels='l', classes=3)"), "expected"),
         (("--precision", "float8"), "precision"),
         (("--device", "gpu7"), "device"),
         (("--source", "zoo:nothing"), "expected"),
@@ -248,3 +260,21 @@ def test_the_installed_command_says_errors_without_a_traceback(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected records")
+
+
+def test_markup_and_control_characters_of_a_spec_are_shown_as_they_are(tmp_path: Path) -> None:
+    for spec, shown in (
+        ("[bold]x[/bold]", "'[bold]x[/bold]'"),
+        ("[/]", "'[/]'"),
+        ("a\\[red]b", "a\\[red]b"),
+        ("\x1b[31mx", "\\x1b[31mx"),
+    ):
+        assert shown in run("evaluate", "--network", spec, "--data", DATA, "--out", str(tmp_path / "x"), code=2)
+
+
+def test_wherever_specs_are_copied_from_it_says_that_module_runs_code() -> None:
+    said = "module('x:y') imports and runs x.py"
+    assert said in run("list", "network")
+    assert said not in run("list", "data")
+    for verb in ("evaluate", "train", "inpaint", "gradients"):
+        assert said in " ".join(re.sub("[│╭╮╰╯─]", " ", run(verb, "--help")).split())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustseg.core import registry
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.networks.weights import save
 
 
@@ -186,3 +186,59 @@ def test_a_name_is_taken_once() -> None:
 def test_a_budget_that_cannot_be_read_is_none(text: str) -> None:
     """Perturbations from Python carry any text as their spec; a run must not fail over it at its end."""
     assert registry.describe(text).budget is None
+
+
+LONG = {
+    "characters": "a" * 100_000,
+    "names inside names": "multiscale(" * 3000 + ")" * 3000,
+    "brackets": "erfnet(width=" + "(" * 3000 + "1" + ")" * 3000 + ")",
+    "minus signs": "erfnet(width=" + "-" * 40_000 + "1)",
+    "lists": "erfnet(width=" + "[" * 150 + "1" + "]" * 150 + ")",
+    "a chain of fractions": "erfnet(width=" + "1/" * 10_000 + "1)",
+    "a chain of names": "erfnet(width=" + "a." * 10_000 + "a)",
+    "NUL": "erfnet\0",
+    "half a surrogate pair": "erfnet(\ud800)",
+    "infinity": "erfnet(width=1e400)",
+    "a power": "erfnet(width=10**5000)",
+    "5,000 digits": "erfnet(width=" + "9" * 5000 + ")",
+    "4,000 digits": "erfnet(width=" + "9" * 4000 + ")",
+    "a fraction of 4,000 digits": "erfnet(width=" + "9" * 4000 + "/3)",
+    "a path": "weights('" + "b" * 30_000 + "')",
+    "a folder": "a/" * 5000 + "x.safetensors",
+    "a file of classes": "erfnet(classes='" + "x" * 5000 + ".txt')",
+    "NUL in a file of classes": "erfnet(classes='a\\0.txt')",
+    "a thousand million classes": "erfnet(classes=1000000000)",
+    "no classes": "erfnet(classes=0)",
+    "classes below none": "erfnet(classes=-1)",
+    "markup": "[bold]erfnet[/bold]",
+    "an escape": "\x1b[31merfnet",
+    "a name of a zoo": "zoo:" + "x" * 30_000,
+    "nothing": "",
+    "a width of nothing": "erfnet(width=0)",
+    "a width of terabytes": "erfnet(width=1e9)",
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_no_text_is_too_strange_for_one_short_sentence(what: str) -> None:
+    with pytest.raises(RobustsegError) as caught:
+        registry.build("network", LONG[what])
+    said = str(caught.value)
+    assert len(said) < 700
+    assert said.isprintable()
+    said.encode()  # without halves of surrogate pairs
+    registry.describe(LONG[what])  # as a perturbation of a foreign record
+
+
+def test_a_message_keeps_its_ends_and_says_control_characters() -> None:
+    said = str(RobustsegError(f"expected a, got '{'b' * 5000}{' c' * 5000}'; try \x1b[31m\ud800d"))
+    assert said.startswith("expected a, got 'bbb")
+    assert said.endswith("; try \\x1b[31m\\ud800d")
+    assert len(said) < 1100
+    assert str(RobustsegError("a\n  b")) == "a\n  b"
+
+
+def test_paths_that_cannot_be_are_errors_of_ours() -> None:
+    for spec in ("camvid(root='" + "q" * 5000 + "')", "folder(images='" + "z" * 900 + "', labels='x', classes=3)"):
+        with pytest.raises(RobustsegError, match=r"expected to open .* File name too long|expected"):
+            registry.build("data", spec)

@@ -1,6 +1,7 @@
 """Adapters: what any module gives becomes logits at the size of the images, and the form of its input is found out."""
 
 import json
+import math
 import sys
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from robustseg.core.errors import LabelSpaceMismatch, MissingExtra, RobustsegErr
 from robustseg.core.registry import build
 from robustseg.core.spaces import CAMVID, CITYSCAPES, classes_text, label_space
 from robustseg.core.types import Sample
+from robustseg.datasets.views import resize_image
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Input, adapt, check_against, guess_input, logits_of
 
 COLOURS = label_space(("red", "green", "blue"))
@@ -227,7 +229,10 @@ def test_a_users_own_module_by_spec(tmp_path, monkeypatch):
     assert sys.path == before
     for source, said in [
         ("own_net_for_test", "expected 'package.module:function'"),
-        ("own_net_that_is_not:build", "expected a module that Python can import, got 'own_net_that_is_not'"),
+        (
+            "own_net_that_is_not:build",
+            "expected a module 'own_net_that_is_not' that Python can import, got ModuleNotFoundError: No module",
+        ),
         ("own_net_for_test:buildit", "expected a function 'buildit' in 'own_net_for_test', got none; try build_it"),
         ("own_net_for_test:none", "expected an nn.Module from 'own_net_for_test:none', got a int"),
     ]:
@@ -378,3 +383,33 @@ def test_transformers_say_what_is_wrong(segformer, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtra, match=r"pip install 'robustseg\[transformers\]'"):
         build("network", f"transformers('{folder}')")
+
+
+def test_one_rule_resizes_the_images_of_data_sets_and_of_networks():
+    image = torch.rand((3, 48, 64), generator=torch.Generator().manual_seed(0))
+    seen = adapt(nn.Identity(), label_space=COLOURS, input_size=(12, 16)).prepare(image[None])[0]
+    assert torch.equal(seen.clamp(0, 1), resize_image(image, (12, 16)))
+    plain = adapt(nn.Identity(), label_space=COLOURS, input_size=(12, 16), antialias=False).prepare(image[None])
+    torch.testing.assert_close(plain, F.interpolate(image[None], (12, 16), mode="bilinear", align_corners=False))
+    assert not torch.allclose(plain[0], seen, atol=0.05)
+
+
+def test_every_pixel_of_a_larger_image_has_a_gradient():
+    images = torch.ones((1, 3, 32, 40), requires_grad=True)  # white: nothing may be clipped on the way
+    adapt(nn.Identity(), label_space=COLOURS, input_size=(8, 8))(images).sum().backward()
+    assert (images.grad > 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (0, 64), (-8, 64), (10**6, 10**6)])
+def test_sizes_that_no_network_can_take_are_refused(size):
+    with pytest.raises(SpecError, match=r"expected (a size HxW of at least 8x8|images that fit into|2 numbers)"):
+        Input(input_size=size)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scale": math.nan}, {"scale": math.inf}, {"mean": (0, 0, math.nan)}, {"divisor": 10**9}, {"others": 10**9}],
+)
+def test_numbers_of_no_input_are_refused(wrong):
+    with pytest.raises(SpecError, match="expected"):
+        Input(**wrong)

@@ -11,7 +11,7 @@ from torch import Tensor
 from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.registry import build
 from robustseg.depth.geometry import FARTHEST
-from robustseg.networks import weights
+from robustseg.networks import checkpoints, weights
 from robustseg.networks.depth import MEAN_DISPARITY, MultiTask, scaled_gradient
 from robustseg.networks.fast import _Fast, fast
 from robustseg.testing import check_network
@@ -76,7 +76,7 @@ def test_an_encoder_trained_elsewhere_finds_its_place(tmp_path: Path) -> None:
         trained = build("network", spec)
         weights.save(trained, tmp_path / "net.safetensors")
         ours = MultiTask(encoder="erfnet" if "erfnet" in spec else "resnet50", width=0.25)
-        weights.start_from(ours, tmp_path / "net.safetensors")
+        checkpoints.start_from(ours, tmp_path / "net.safetensors")
         theirs = trained.state_dict()
         name = "stage2.7.norm2.weight" if "erfnet" in spec else "module.backbone.layer4.2.conv3.weight"
         where = f"module.encoder.{name.removeprefix('module.backbone.')}"
@@ -95,7 +95,7 @@ def test_weights_of_imagenet_are_asked_of_the_library_that_has_them(
 
     pytest.importorskip(library.partition(".")[0])
     monkeypatch.setattr(library, unreachable)
-    with pytest.raises(RobustsegError, match=rf"expected the weights of '{encoder}' to be downloaded, got .*no route"):
+    with pytest.raises(RobustsegError, match=rf"expected the weights of '{encoder}' from a cache or .*no route"):
         build("network", f"multitask(encoder='{encoder}', encoder_weights='imagenet')")
 
 
@@ -141,7 +141,7 @@ def test_nonsense_is_one_sentence() -> None:
         build("network", "multitask(encoder='erfnet', encoder_weights='imagenet')")
     with pytest.raises(SpecError, match=r"expected encoder_weights 'imagenet' or None, got 'coco'"):
         build("network", "multitask(encoder_weights='coco')")
-    with pytest.raises(SpecError, match=r"expected a width above 0, got 0.0"):
+    with pytest.raises(SpecError, match=r"expected a width above 0, at most 16, got 0.0"):
         build("network", "multitask(width=0.0)")
 
 

@@ -99,7 +99,7 @@ def test_a_download_that_fails_is_said(monkeypatch):
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(
-        RobustsegError, match="ImageNet weights of resnet18, got 'no route to host'; try encoder_weights"
+        RobustsegError, match=r"ImageNet weights of resnet18 from .*: no route to host; try encoder_weights"
     ):
         build_encoder((ResNet,), "resnet18", weights="imagenet")
 
@@ -109,7 +109,7 @@ def test_a_download_that_fails_is_said(monkeypatch):
     [
         ("fcn8s(encoder='resnet19')", "expected an encoder, got 'resnet19'; try resnet1"),
         ("segnet(encoder='resnet18')", "expected an encoder, got 'resnet18'; try vgg11"),
-        ("fcn8s(encoder='vgg11', width=0)", "expected a width above 0, got 0"),
+        ("fcn8s(encoder='vgg11', width=0)", "expected a width above 0, at most 16, got 0"),
         ("fcn8s(encoder='vgg11', width=0.1, encoder_weights='imagenet')", "'imagenet' at width 1, got .* at width 0.1"),
         ("fcn8s(encoder='vgg11', encoder_weights='coco')", "expected encoder_weights=None, or 'imagenet'"),
     ],

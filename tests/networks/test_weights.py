@@ -12,7 +12,7 @@ from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError
 from robustseg.core.labels import LabelSpace
 from robustseg.core.registry import build
 from robustseg.core.spaces import CAMVID
-from robustseg.networks import weights
+from robustseg.networks import checkpoints, weights
 from robustseg.networks.adapters import adapt
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
@@ -245,7 +245,7 @@ def test_training_starts_from_the_tensors_that_have_a_place(network, tmp_path):
     save(network, tmp_path / "enet.safetensors")
     other = ENet(classes="cityscapes")
     before = other.classifier.weight.clone()
-    taken, tensors = weights.start_from(other, tmp_path / "enet.safetensors")
+    taken, tensors = checkpoints.start_from(other, tmp_path / "enet.safetensors")
     assert 0 < tensors - taken <= 2  # the classifier stays as it was
     theirs = network.state_dict()
     assert all(torch.equal(t, theirs[name]) for name, t in other.state_dict().items() if "classifier" not in name)
@@ -258,7 +258,7 @@ def test_an_encoder_finds_its_place_under_another_name(tmp_path):
 
     encoder, whole = body(), nn.ModuleDict({"head": nn.Conv2d(3, 2, 1), "backbone": nn.ModuleDict({"encoder": body()})})
     torch.save({"state_dict": {f"module.{name}": t for name, t in encoder.state_dict().items()}}, tmp_path / "a.pth")
-    taken, tensors = weights.start_from(whole, tmp_path / "a.pth")
+    taken, tensors = checkpoints.start_from(whole, tmp_path / "a.pth")
     assert tensors - taken == 2
     ours = whole["backbone"]["encoder"].state_dict()
     assert all(torch.equal(t, ours[name]) for name, t in encoder.state_dict().items())
@@ -269,4 +269,4 @@ def test_a_file_without_a_place_is_one_sentence(network, tmp_path):
     with pytest.raises(
         ShapeError, match=r"expected weights in .*other.* that have a place in ENet, got none of 2; try"
     ):
-        weights.start_from(network, tmp_path / "other.safetensors")
+        checkpoints.start_from(network, tmp_path / "other.safetensors")

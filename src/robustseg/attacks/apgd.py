@@ -15,9 +15,8 @@ from torch import Tensor
 
 from robustseg.attacks.gradient import random_within
 from robustseg.attacks.objectives import objective as named_objective
-from robustseg.attacks.steps import Aim, Best, Here, aim, ceiling, climb, direction, round_to_8bit
+from robustseg.attacks.steps import Aim, Best, Here, aim, ceiling, climb, direction, require_counts, round_to_8bit
 from robustseg.core.budget import Budget
-from robustseg.core.errors import SpecError
 from robustseg.core.random import ImageRng
 from robustseg.core.registry import attack
 from robustseg.core.types import Images, Labels, Network, Objective
@@ -78,8 +77,7 @@ def apgd(
     Differs: the best iterate has the most misclassified pixels (as in SEA), not the largest objective, which still controls
         the step size.
     """
-    if restarts < 1:
-        raise SpecError(f"expected restarts >= 1, got {restarts}; try restarts=1")
+    require_counts(steps=steps, restarts=restarts, draws=draws)
     named = None if judge is None else named_objective(judge)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
     stages = _stages(Budget.parse(budget), steps, shrink)
@@ -251,6 +249,7 @@ def sea(
     Differs: without `class_pixels`, class weights come from each image, not from the training set; each run adapts its
         step size to the value of its own loss without weights; all runs share one random start.
     """
+    require_counts(steps=steps, draws=draws)
     stages, best = _stages(Budget.parse(budget), steps, True), Best(images.detach().clone())
     own = rng.repeat(1)
     start = random_within(stages[0].budget, images, own)

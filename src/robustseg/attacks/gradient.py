@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robustseg.attacks.objectives import objective as named_objective
-from robustseg.attacks.steps import Best, Here, aim, climb, direction
+from robustseg.attacks.steps import Best, Here, aim, climb, direction, require_counts, require_step
 from robustseg.attacks.variants import Arguments, variant_of
 from robustseg.core.budget import Budget, fraction
 from robustseg.core.errors import SpecError
@@ -74,8 +74,7 @@ def pgd(
     Source: Madry et al., ICLR 2018; EOT: Athalye, Engstrom, Ilyas, Kwok, ICML 2018.
     """
     budget = Budget.parse(budget)
-    if restarts < 1:
-        raise SpecError(f"expected restarts >= 1, got {restarts}; try restarts=1")
+    require_counts(steps=steps, restarts=restarts, draws=draws)
     size = step_of(budget, steps) if step_size is None else fraction(step_size)
     target = aim(
         network,
@@ -224,7 +223,11 @@ def mifgsm(
     Differs: for each image the best iterate; the paper takes the last (`keep='last'`).
     """
     budget = Budget.parse(budget)
-    size = budget.eps / max(1, steps) if step_size is None else fraction(step_size)
+    require_counts(steps=steps)
+    size = budget.eps / steps if step_size is None else fraction(step_size)
+    require_step(size, budget)
+    if not 0 <= decay <= 10:
+        raise SpecError(f"expected decay from 0 to 10, got {decay}; try decay=1.0")
     named = None if judge is None else named_objective(judge)
     target = aim(network, images, labels, goal=goal, objective=named_objective(objective), judge=named, targets=targets)
     return climb(

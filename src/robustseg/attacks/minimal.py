@@ -9,7 +9,7 @@ Source: Rony, Pesquet, Ben Ayed, CVPR 2023.
 import torch
 from torch import Tensor
 
-from robustseg.attacks.steps import Here, aim, climb, towards
+from robustseg.attacks.steps import Here, aim, climb, require_counts, require_step, towards
 from robustseg.core.budget import Budget, fraction
 from robustseg.core.errors import SpecError
 from robustseg.core.labels import IGNORE
@@ -92,14 +92,17 @@ def almaprox(
         raise SpecError(
             f"expected 0 < share <= 1 and a goal of fixed labels, got {share} and '{goal}'; try goal='least_likely'"
         )
+    require_counts(steps=steps)
+    budget, size = Budget.parse(budget), fraction(step_size)
+    require_step(size, budget)
     target = aim(network, images, labels, goal=goal, objective=(), targets=targets)
-    run = _Run(images.detach().clone(), steps, share, fraction(step_size), towards(goal, targets))
+    run = _Run(images.detach().clone(), steps, share, size, towards(goal, targets))
     return climb(
         network,
         images,
         target.labels,
         objective=run.objective,
-        budget=Budget.parse(budget),
+        budget=budget,
         steps=steps,
         move=run.move,
         judge=smallest(images, share, towards=towards(goal, targets)),

@@ -74,9 +74,10 @@ def search(
     """
     require_pair(images, labels)
     budget = Budget.parse(budget)
-    if queries < 0 or goal == "least_likely_now":
+    if not queries >= 2 or goal == "least_likely_now":
         raise SpecError(
-            f"expected queries >= 0 and a goal of fixed labels, got {queries} and '{goal}'; try goal='least_likely'"
+            f"expected queries >= 2, the first being the image itself, and a goal of fixed labels, got {queries} and "
+            f"'{goal}'; try queries=1000"
         )
     if budget.eps == 0 or images.numel() == 0:
         return images.clone()

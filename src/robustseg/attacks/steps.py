@@ -17,7 +17,7 @@ from robustseg.core.errors import RobustsegError, ShapeError, SpecError
 from robustseg.core.labels import IGNORE
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Images, Labels, Network, Objective, frozen, require_pair
+from robustseg.core.types import Images, Labels, Network, Objective, frozen, gradient_in, require_pair
 from robustseg.losses.pixelwise import wrong_pixels
 
 GOALS = ("truth", "prediction", "least_likely", "least_likely_now")
@@ -203,7 +203,11 @@ def climb(
         SpecError: an argument outside its range.
     """
     require_pair(images, labels)
-    _require(keep, steps, step_size, draws)
+    if keep not in ("best", "last"):
+        raise SpecError(f"expected keep='best' or 'last', got '{keep}'; try keep='best'")
+    require_counts(steps=steps, draws=draws)
+    if move is None:
+        require_step(step_size, budget)
     if len(rng) != len(images):
         raise ShapeError(f"expected one stream an image, got {len(rng)} streams for {len(images)} images")
     if budget.eps == 0 or images.numel() == 0:
@@ -310,10 +314,7 @@ def _look(
 
 
 def _gradient(values: Tensor, images: Tensor) -> Tensor:
-    gradient = None
-    if values.requires_grad:
-        # A sum, so that an image's gradient does not depend on the rest of the batch.
-        (gradient,) = torch.autograd.grad(values.sum(), images, allow_unused=True)
+    gradient = gradient_in(values, images)
     if gradient is None:
         raise RobustsegError(
             "expected an objective with a gradient in the images, got one without; "
@@ -338,10 +339,24 @@ def _judge(objective: Objective, network: Network, images: Tensor, labels: Tenso
     return objective(network, images, labels)
 
 
-def _require(keep: str, steps: int, step_size: float, draws: int) -> None:
-    if keep not in ("best", "last"):
-        raise SpecError(f"expected keep='best' or 'last', got '{keep}'")
-    if steps < 0 or not step_size >= 0 or draws < 1:
-        raise SpecError(
-            f"expected steps >= 0, step_size >= 0 and draws >= 1, got {steps}, {step_size} and {draws}; try steps=20"
-        )
+def require_counts(**counts: int) -> None:
+    """Raise unless each of these arguments of an attack is a whole number of at least 1.
+
+    An attack of no step leaves the images as they are, which looks like a network that nothing breaks.
+
+    Raises:
+        SpecError: one is not.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise SpecError(f"expected {name} >= 1, got {count}; try {name}=1 or more")
+
+
+def require_step(step_size: float, budget: Budget) -> None:
+    """Raise unless a step of this size moves an image, where the budget lets it move.
+
+    Raises:
+        SpecError: it does not.
+    """
+    if not 0 <= step_size < math.inf or (step_size == 0 and budget.eps > 0):
+        raise SpecError(f"expected a step_size above 0, got {step_size}; try step_size='1/255'")

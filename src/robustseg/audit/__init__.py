@@ -27,7 +27,7 @@ from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, sole_writer
 from robustseg.core.provenance import commit, digest
 from robustseg.core.types import Batch, Dataset, Network
-from robustseg.datasets import Chosen, Resized
+from robustseg.datasets import Chosen, Resized, read
 from robustseg.datasets.views import content
 from robustseg.evaluation.run import Conditions, Progress, evaluate
 from robustseg.networks.weights import read_metadata, zoo_files
@@ -229,7 +229,7 @@ class _Run:
         blanks = [self._blank(check) for check in probes.CHECKS]
         if all(blank.key in known for blank in blanks):
             return
-        batches = (Batch.of([self.data[i]]).to(self.device) for i in range(len(self.data)))
+        batches = (Batch.of([read(self.data, i)]).to(self.device) for i in range(len(self.data)))
         verdicts = probes.judge([probes.look(self.network, batch) for batch in batches])
         yield from (_filled(blank, verdicts[blank.check]) for blank in blanks if blank.key not in known)
 

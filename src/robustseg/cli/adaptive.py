@@ -9,6 +9,7 @@ from robustseg.cli.shared import (
     DataSpec,
     Device,
     OutDir,
+    Seed,
     app,
     err,
     open_data,
@@ -17,6 +18,7 @@ from robustseg.cli.shared import (
     parse_size,
     pick_device,
     plain,
+    whole,
 )
 
 
@@ -39,7 +41,7 @@ def train_adaptive(
     updates: Annotated[
         int, typer.Option(help="Steps of the optimiser; a folder's run goes on to a larger number.")
     ] = 2000,
-    batch_size: Annotated[int, typer.Option(help="Images an update, over all devices.")] = 8,
+    batch_size: Annotated[int, whole(1, "Images an update, over all devices.")] = 8,
     crop: Annotated[str, typer.Option(help="Size HxW that the networks see.")] = "180x240",
     scale: Annotated[tuple[float, float], typer.Option(help="Range of the random factor on the image size.")] = (
         0.75,
@@ -48,7 +50,7 @@ def train_adaptive(
     learning_rate: Annotated[float, typer.Option(help="Of Adam, constant.")] = 1e-4,
     train_mode: Annotated[bool, typer.Option(help="Finetune with batch statistics and dropout (an ablation).")] = False,
     check_every: Annotated[int, typer.Option(help="Updates between two checkpoints and measurements.")] = 250,
-    seed: Annotated[int, typer.Option(help="Of order, augmentation and dropout.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one device each.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",

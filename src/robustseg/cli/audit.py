@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from robustseg.cli.shared import Device, app, err, open_network, out, pick_device, plain, progress_bar
+from robustseg.cli.shared import Device, app, err, open_network, out, pick_device, plain, progress_bar, whole
 
 if TYPE_CHECKING:
     from robustseg.results.findings import Finding
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @app.command()
 def audit(
     folder: Annotated[Path, typer.Argument(help="Run folder with records.jsonl.")],
-    images: Annotated[int, typer.Option(help="Look at this many images, evenly spread.")] = 4,
+    images: Annotated[int, whole(1, "Look at this many images, evenly spread.")] = 4,
     transfer: Annotated[
         str | None, typer.Option(help="Another network to make attacks on; default: of the run or the zoo.")
     ] = None,

@@ -11,6 +11,7 @@ from robustseg.cli.shared import (
     DataSpec,
     Device,
     OutDir,
+    Seed,
     Size,
     Specs,
     app,
@@ -23,6 +24,7 @@ from robustseg.cli.shared import (
     plain,
     print_summary,
     progress_bar,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -56,13 +58,13 @@ def evaluate(
         list[str] | None, typer.Option(help="Perturbation spec; may be given several times.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="Network that perturbations see; default: each its own.")] = None,
-    images: Annotated[int | None, typer.Option(help="Use this many images, evenly spread.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Most images at a time.")] = 4,
+    images: Annotated[int | None, whole(1, "Use this many images, evenly spread.")] = None,
+    batch_size: Annotated[int, whole(1, "Most images at a time.")] = 4,
     size: Size = None,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32, float64, or bfloat16 for the attack's passes.")] = "float32",
-    panels: Annotated[int, typer.Option(help="Pictures kept of the images that lose most, for each record.")] = 2,
+    panels: Annotated[int, whole(0, "Pictures kept of the images that lose most, for each record.")] = 2,
     save_images: Annotated[
         Path | None, typer.Option(help="Write perturbed images here as 8-bit PNG; what is read back is measured.")
     ] = None,

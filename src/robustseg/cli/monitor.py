@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from robustseg.cli.shared import Device, OutDir, app, err, open_network, out, parse_size, pick_device
+from robustseg.cli.shared import Device, OutDir, Seed, app, err, open_network, out, parse_size, pick_device
 from robustseg.core.errors import RobustsegError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def monitor(
         bool, typer.Option("--adapt", help="Let the adaptive network go on learning on quiet frames.")
     ] = False,
     video: Annotated[bool, typer.Option(help="Write the overlay video.")] = True,
-    seed: Annotated[int, typer.Option(help="Of the attack's random draws.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Watch a stream: which network is attacked, alarms and all-clears, an overlay video, a timeline.

@@ -9,7 +9,9 @@ from rich.table import Table
 from robustseg.cli.shared import (
     DataSpec,
     Device,
+    NetworkSpec,
     OutDir,
+    Seed,
     app,
     data_app,
     err,
@@ -18,8 +20,10 @@ from robustseg.cli.shared import (
     parse_size,
     pick_device,
     plain,
+    whole,
 )
 from robustseg.core.errors import RobustsegError
+from robustseg.core.registry import RUNS_CODE
 
 if TYPE_CHECKING:
     from robustseg.training import HeldOut
@@ -41,6 +45,8 @@ def list_names(
         if kind in (None, entry.kind):
             table.add_row(entry.kind, entry.name, plain(entry.summary))
     out.print(table)
+    if kind in (None, "network"):
+        out.print(f"note: {RUNS_CODE}", highlight=False, markup=False, soft_wrap=True)
 
 
 DEPTH_WEIGHT = 0.1
@@ -65,7 +71,7 @@ def doctor(
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Option(help="Network spec.")],
+    network: NetworkSpec,
     holdout: Annotated[str, typer.Option(help="Data spec to choose the best weights on; never the test data.")],
     out_dir: OutDir,
     data: Annotated[
@@ -76,7 +82,7 @@ def train(
         str | None, typer.Option(help="File of weights to begin with, as far as they fit: a robust encoder, say.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 60,
-    batch_size: Annotated[int, typer.Option(help="Images a step, over all devices.")] = 12,
+    batch_size: Annotated[int, whole(1, "Images a step, over all devices.")] = 12,
     crop: Annotated[str, typer.Option(help="Size HxW that the network sees.")] = "180x240",
     scale: Annotated[tuple[float, float], typer.Option(help="Range of the random factor on the image size.")] = (
         0.75,
@@ -114,7 +120,7 @@ def train(
         list[str] | None, typer.Option(help="Class of things that move, left out of depth where the network sees it.")
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also write events for TensorBoard into the folder.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and dropout.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -123,7 +129,7 @@ def train(
     import torch
 
     from robustseg import api
-    from robustseg.networks.weights import start_from
+    from robustseg.networks.checkpoints import start_from
     from robustseg.training import Adversary, DepthTask, Recipe, Step
     from robustseg.training import train as run
     from robustseg.training.fabric import fabric_on
@@ -214,7 +220,7 @@ def streets(
     out_dir: OutDir,
     frames: Annotated[int, typer.Option(help="How many frames.")] = 8,
     size: Annotated[str, typer.Option(help="Size HxW.")] = "256x512",
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Render street video with labels, depth (millimetres, 16 bit) and poses, in the SegNet layout."""
     from robustseg.datasets.streets import export

@@ -1,5 +1,6 @@
 """What the commands share: the app, the options, how specs become things, how progress and tables look."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
-from robustseg.core.errors import RobustsegError
+from robustseg.core.errors import RobustsegError, readable
+from robustseg.core.registry import LARGEST, RUNS_CODE
 
 if TYPE_CHECKING:
     from robustseg.core.types import Dataset, Network
@@ -28,7 +31,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (RobustsegError, OSError) as error:
-            err.print(f"[bold red]error:[/] {plain(str(error))}", soft_wrap=True)
+            err.print(f"[bold red]error:[/] {plain(readable(str(error)))}", soft_wrap=True)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
             err.print("stopped; given again, a command that keeps records or checkpoints goes on from here")
@@ -45,7 +48,24 @@ app = typer.Typer(
 data_app = typer.Typer(cls=_Group, no_args_is_help=True, help="Write a procedural data set to a folder.")
 app.add_typer(data_app, name="data")
 
-Specs = Annotated[list[str], typer.Option("--network", help="Network spec; may be given several times.")]
+
+def whole(least: int, help: str) -> Any:
+    """An option whose value is a whole number from `least` on, which any computer can hold."""
+
+    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None and not least <= value < LARGEST:
+            name = param.opts[0]
+            raise RobustsegError(
+                f"expected {name} to be at least {least} and below 2**63, got {value}; try {name} {max(least, 4)}"
+            )
+        return value
+
+    return typer.Option(help=help, callback=check)
+
+
+Specs = Annotated[list[str], typer.Option("--network", help=f"Network spec; may be given several times. {RUNS_CODE}")]
+NetworkSpec = Annotated[str, typer.Option("--network", help=f"Network spec. {RUNS_CODE}")]
+Seed = Annotated[int, whole(0, "Random seed.")]
 DataSpec = Annotated[str, typer.Option("--data", help="Data spec, for example \"camvid(root='…', split='test')\".")]
 Size = Annotated[str | None, typer.Option(help="Resize images and labels to HxW before anything else.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
@@ -81,13 +101,15 @@ def parse_size(text: str) -> tuple[int, int]:
     """`HxW` as (height, width).
 
     Raises:
-        SpecError: it is not two whole numbers above 0.
+        SpecError: it is not two whole numbers, or no network can take such images.
     """
     from robustseg.core.errors import SpecError
+    from robustseg.datasets.views import require_size
 
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not (cross and re.fullmatch("[0-9]{1,9}", height) and re.fullmatch("[0-9]{1,9}", width)):
         raise SpecError(f"expected a size HxW, got '{text}'; try 180x240 (height first)")
+    require_size((int(height), int(width)))
     return int(height), int(width)
 
 
@@ -163,4 +185,4 @@ def number(value: float | None, factor: float, digits: int = 1) -> str:
 
 def plain(text: str) -> str:
     """Text as it is: brackets are no markup."""
-    return text.replace("[", "\\[")
+    return escape(text)

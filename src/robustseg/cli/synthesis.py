@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from robustseg.cli.shared import Device, OutDir, Size, app, err, open_data, open_network, out, parse_size, pick_device
+from robustseg.cli.shared import (
+    Device,
+    NetworkSpec,
+    OutDir,
+    Seed,
+    Size,
+    app,
+    err,
+    open_data,
+    open_network,
+    out,
+    parse_size,
+    pick_device,
+    whole,
+)
 from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import IGNORE
 
@@ -27,10 +41,9 @@ CLASS_SIZE = (120, 160)
 RIM = 4
 """Pixels around a class that are removed with it."""
 
-NetworkSpec = Annotated[str, typer.Option("--network", help="Network spec.")]
 Photograph = Annotated[Path, typer.Option("--image", help="The photograph.")]
 Optimiser = Annotated[str, typer.Option(help="pgd, descent or adam.")]
-Steps = Annotated[int, typer.Option(help="Gradient steps.")]
+Steps = Annotated[int, whole(1, "Gradient steps.")]
 StepSize = Annotated[float, typer.Option("--step", help="Root mean square of one step, images in [0, 1].")]
 Ball = Annotated[str | None, typer.Option("--budget", help="An L2 ball around the start, such as l2:20.")]
 Smoothness = Annotated[float, typer.Option(help="Weight of the total variation.")]
@@ -38,7 +51,6 @@ Coarse = Annotated[int, typer.Option(help="Halvings of the scale that gradients 
 Shifts = Annotated[int, typer.Option(help="Shifted copies that each step is averaged over; 1 is off.")]
 Starts = Annotated[int, typer.Option(help="Different starts, as one batch.")]
 FilmFormat = Annotated[str, typer.Option("--film", help="gif, or mp4 (needs the extra video).")]
-Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 
 
 @app.command()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import SpecError, readable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,18 +81,19 @@ class Budget:
 
 
 def fraction(text: str | float) -> float:
-    """`"8/255"`, `"0.5"` or a number, as a float.
+    """`"8/255"`, `"0.5"` or a number, as a finite float.
 
     Raises:
         SpecError: it is neither.
     """
     try:
-        if isinstance(text, str):
-            top, _, bottom = text.partition("/")
-            return float(top) / float(bottom or 1)
-        return float(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise SpecError(f"expected a number or a fraction, got '{text}'; try '8/255'") from error
+        top, _, bottom = text.partition("/") if isinstance(text, str) else (text, "", "")
+        value = float(top) / float(bottom or 1)
+        if not math.isfinite(value):
+            raise ValueError("not finite")
+        return value
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise SpecError(f"expected a number or a fraction, got '{readable(str(text), 80)}'; try '8/255'") from error
 
 
 def as_255(value: float) -> str:

@@ -1,8 +1,29 @@
 """The errors that a user can act on: each text says what was expected, what came, and what to try."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LONGEST, WORD = 1000, 300
+"""Characters of an error message, and of what stands in it without a blank; longer ones are cut in the middle."""
+
+
+def readable(text: str, most: int = LONGEST) -> str:
+    """Text that any terminal can show: cut in the middle to `most` characters, control characters spelled out."""
+    text = _cut(re.sub(rf"\S{{{WORD},}}", lambda found: _cut(found[0], WORD // 2), text), most)
+    spelled = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    return spelled.encode("utf-8", "backslashreplace").decode("utf-8")  # half of a surrogate pair
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+
 
 class RobustsegError(ValueError):
     """Something the user can mend. The text says what was expected, what came, and what to try."""
+
+    def __init__(self, text: str = ""):
+        super().__init__(readable(str(text)))
 
 
 class ShapeError(RobustsegError):
@@ -26,3 +47,33 @@ class MissingExtra(RobustsegError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"expected the package '{package}', got none; try: pip install 'robustseg[{extra}]'")
+
+
+def message_of(error: BaseException, most: int = 300) -> str:
+    """An error of somebody else's code on one line: its class and its message.
+
+    Of a message that holds a traceback, as those of TorchScript and torch.compile do, only the last line is kept.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1] if lines and "Traceback" in str(error) else " ".join(lines)
+    return readable(f"{type(error).__name__}: {said}" if said else type(error).__name__, most)
+
+
+@contextmanager
+def users_code(expected: str, fix: str, kind: type[RobustsegError] = RobustsegError) -> Iterator[None]:
+    """Within runs code that is not ours; whatever it raises becomes one sentence that holds its own message.
+
+    Args:
+        expected: what the code should have given. fix: what to try. kind: of the error.
+
+    Raises:
+        RobustsegError: or its kind: the code raised, or ended the process by `sys.exit`.
+    """
+    try:
+        yield
+    except RobustsegError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
+            fix = "a smaller --size or --batch-size"
+        raise kind(f"expected {expected}, got {message_of(error)}; try {fix}") from error

@@ -26,9 +26,15 @@ from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from robustseg.core.budget import Budget, as_255, fraction
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import RobustsegError, SpecError, message_of, readable
 
 log = logging.getLogger(__name__)
+
+LONGEST, DEEPEST, LARGEST = 50_000, 40, 2**63
+"""Limits of a spec: characters, levels of its call tree, and every number in it."""
+
+RUNS_CODE = "module('x:y') imports and runs x.py."
+"""Said wherever users copy specs from: nothing else in a spec is code."""
 
 KINDS = {
     "attack": "perturbation",
@@ -155,9 +161,13 @@ def parse(spec: str) -> ast.Call:
     """The call tree of a spec; a bare name is a call without arguments.
 
     Raises:
-        SpecError: the text is no spec.
+        SpecError: the text is no spec, has more than `LONGEST` characters, or nests deeper than `DEEPEST`.
     """
     text = spec.strip()
+    if len(text) > LONGEST:
+        raise SpecError(
+            f"expected a spec of at most {LONGEST} characters, got {len(text)}, '{readable(spec, 80)}'; try fewer"
+        )
     if re.fullmatch(r"[^'\"()]+\.safetensors", text):
         text = f"weights({text!r})"
     # name:rest outside quotes -> name('rest')
@@ -165,16 +175,35 @@ def parse(spec: str) -> ast.Call:
     quoted[::2] = [re.sub(r"\b([a-z_]\w*):([\w./~-]+)", r"\1('\2')", part) for part in quoted[::2]]
     try:
         node = ast.parse("".join(quoted), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise SpecError(
-            f"expected a spec like \"pgd(budget='linf:8/255')\", got '{spec}'; try checking quotes and brackets"
+            f"expected a spec like \"pgd(budget='linf:8/255')\", got '{readable(spec, 200)}'; "
+            "try checking quotes and brackets"
         ) from error
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         hint = "\"enet(weights='FILE.pth')\" or \"module('package.file:build', weights='FILE.pth')\" for a checkpoint"
-        raise SpecError(f"expected a name with arguments, got '{spec}'; try robustseg list, or {hint}")
+        raise SpecError(f"expected a name with arguments, got '{readable(spec, 200)}'; try robustseg list, or {hint}")
+    _require_bounded(node)
     return node
+
+
+def _require_bounded(call: ast.Call) -> None:
+    """Raise unless a call tree is shallow enough to be walked, and its numbers are of a size that computers count with."""
+    level: list[ast.AST] = [call]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        for node in level:
+            value = getattr(node, "value", None)
+            if isinstance(node, ast.Constant) and isinstance(value, (int, float)) and not abs(value) < LARGEST:
+                shown = "a larger one" if isinstance(value, int) else value
+                raise SpecError(f"expected numbers below 2**63 in '{call.func.id}(…)', got {shown}; try a smaller one")  # type: ignore[attr-defined]
+    if level:
+        raise SpecError(
+            f"expected at most {DEEPEST} levels of brackets and operators in '{call.func.id}(…)', got more; "  # type: ignore[attr-defined]
+            "try fewer networks inside one another"
+        )
 
 
 def text_of(node: ast.Call) -> str:
@@ -244,7 +273,12 @@ def _build(kind: str, node: ast.Call) -> Any:
     sees_network = decorator == "attack"
     if kind != "perturbation":
         _check_arguments(function, args, named, spec, skip=0)
-        thing = function(*args, **named)
+        try:
+            thing = function(*args, **named)
+        except (OSError, MemoryError) as error:
+            raise RobustsegError(
+                f"expected to open '{readable(spec, 200)}', got {message_of(error)}; try another path or size"
+            ) from error
         thing.spec = spec
         return thing
     if args:
@@ -263,7 +297,6 @@ def _try_on_nothing(perturbation: Configured) -> None:
     """Run a perturbation on no image at all, so that a value outside its range is said before the first batch is."""
     import torch
 
-    from robustseg.core.errors import RobustsegError
     from robustseg.core.labels import LabelSpace
     from robustseg.core.random import ImageRng
     from robustseg.core.types import Network
@@ -339,7 +372,7 @@ def _argument(kind: str, node: ast.expr) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         try:
             return _argument(kind, node.left) / _argument(kind, node.right)
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ZeroDivisionError, OverflowError) as error:
             raise SpecError(f"expected a fraction of two numbers, got '{ast.unparse(node)}'; try 8/255") from error
     if isinstance(node, (ast.Tuple, ast.List)):
         return tuple(_argument(kind, item) for item in node.elts)

@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.errors import RobustsegError, SpecError, readable
 from robustseg.core.files import text_of
-from robustseg.core.labels import LabelSpace
+from robustseg.core.labels import IGNORE, LabelSpace
 
 CAMVID = LabelSpace(
     ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
@@ -154,7 +154,7 @@ def label_space(classes: Classes) -> LabelSpace:
     """
     if isinstance(classes, LabelSpace):
         return classes
-    if isinstance(classes, str) and Path(classes).suffix in (".txt", ".json"):
+    if isinstance(classes, str) and classes.endswith((".txt", ".json")):
         classes = _listed(Path(classes))
         if isinstance(classes, LabelSpace):
             return classes
@@ -166,10 +166,12 @@ def label_space(classes: Classes) -> LabelSpace:
             )
         return KNOWN[classes]
     if isinstance(classes, int) and not isinstance(classes, bool):
+        if not 1 <= classes <= IGNORE:
+            raise SpecError(f"expected 1 to {IGNORE} classes, got {classes}; try classes='camvid' or ('road', 'car')")
         classes = tuple(f"class {i}" for i in range(classes))
     if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
         raise SpecError(
-            f"expected class names or their number, got {classes!r}; try classes='camvid' or ('road', 'car')"
+            f"expected class names or their number, got {readable(repr(classes), 80)}; try classes='camvid' or ('road', 'car')"
         )
     known = next((space for space in KNOWN.values() if space.names == tuple(classes)), None)
     return known or LabelSpace(tuple(classes), tuple(_colour(i) for i in range(len(classes))))
@@ -196,7 +198,7 @@ def _listed(path: Path) -> LabelSpace | tuple[str, ...]:
         raise SpecError(f"expected a class list at '{path}', got no such file; try classes=('road', 'car')") from error
     except RobustsegError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpecError(
             f"expected one class name a line, or JSON with a list of names, in '{path}', got '{error}'; "
             "try a text file with one name a line"

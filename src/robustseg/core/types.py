@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from robustseg.core.errors import ShapeError, SpecError
+from robustseg.core.errors import ShapeError, SpecError, users_code
 from robustseg.core.labels import IGNORE, LabelSpace
 from robustseg.core.random import ImageRng
 
@@ -301,6 +301,19 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+def gradient_in(values: Tensor, images: Tensor) -> Tensor | None:
+    """The gradient of the sum of `values` in the images they were computed from; None where none flows.
+
+    Raises:
+        RobustsegError: a module on the way has no working backward pass.
+    """
+    if not values.requires_grad:
+        return None
+    with users_code("a gradient in the images", "a network without custom backward passes or in-place changes"):
+        # A sum, so that an image's gradient does not depend on the rest of the batch.
+        return torch.autograd.grad(values.sum(), images, allow_unused=True)[0]
 
 
 def require_pair(images: Tensor, labels: Tensor) -> None:

@@ -16,6 +16,7 @@ from robustseg.core import registry
 from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import IGNORE, LabelSpace
 from robustseg.core.types import Dataset, Network, Sample, device_of, dtype_of, frozen
+from robustseg.datasets import read
 from robustseg.networks.adapters import Adapted, Guess, Input, guess_input
 from robustseg.results.metrics import count, miou
 from robustseg.results.record import Counts
@@ -95,7 +96,7 @@ def _look(data: Dataset, samples: int | None, on_sample: Callable[[int, int], No
     readable = []
     for done, index in enumerate(chosen, 1):
         try:
-            seen.add(data[index])
+            seen.add(read(data, index))
             readable.append(index)
         except RobustsegError as error:
             seen.broken.append(str(error))
@@ -200,7 +201,7 @@ def _score(network: Network, data: Dataset, chosen: Sequence[int]) -> tuple[floa
 
 
 def _samples(data: Dataset, chosen: Sequence[int]) -> Iterator[Sample]:
-    return (data[index] for index in chosen)
+    return (read(data, index) for index in chosen)
 
 
 def _forms(now: Input, score: float, guesses: Sequence[Guess]) -> list[str]:

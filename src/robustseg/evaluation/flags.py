@@ -24,7 +24,7 @@ from torch import Tensor
 
 from robustseg.core.errors import ShapeError
 from robustseg.core.labels import IGNORE
-from robustseg.core.types import Images, Labels, Logits, Network, frozen
+from robustseg.core.types import Images, Labels, Logits, Network, frozen, gradient_in
 from robustseg.losses.pixelwise import cross_entropy
 from robustseg.results.record import Counts
 
@@ -101,10 +101,8 @@ def gradient_of(network: Network, images: Images, labels: Labels, predictions: L
     """
     leaf = images.detach().clone().requires_grad_(True)
     with torch.enable_grad():
-        loss = cross_entropy(network, leaf, labels.where(labels != IGNORE, predictions)).sum()
-    if not loss.requires_grad:
-        return None
-    return torch.autograd.grad(loss, leaf, allow_unused=True)[0]
+        loss = cross_entropy(network, leaf, labels.where(labels != IGNORE, predictions))
+    return gradient_in(loss, leaf)
 
 
 def zero_share(gradient: Tensor | None) -> float | None:

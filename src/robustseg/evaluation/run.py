@@ -29,7 +29,7 @@ from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
-from robustseg.datasets.views import Content, batches, content
+from robustseg.datasets.views import Content, batches, content, read
 from robustseg.evaluation.flags import doubts, label_doubts
 from robustseg.evaluation.memory import memory_checked
 from robustseg.networks.fast import fast
@@ -88,6 +88,8 @@ class Conditions:
             raise RobustsegError(f"expected a precision of {', '.join(PRECISIONS)}, got '{self.precision}'")
         if self.batch_size < 1:
             raise RobustsegError(f"expected at least one image a batch, got {self.batch_size}; try --batch-size 4")
+        if not 0 <= self.seed < registry.LARGEST:
+            raise RobustsegError(f"expected a seed from 0 to 2**63 - 1, got {self.seed}; try --seed 0")
 
 
 @overload
@@ -276,7 +278,8 @@ def _jobs(
         network.label_space.require_same(data.label_space, mine=network.spec, theirs=data.spec)
     perturbation = perturbation or registry.build("perturbation", "clean")
     if conditions.precision == "float64":
-        doubled = {id(n): copy.deepcopy(n).double() for n in [*networks, *([source] if source else [])]}
+        with torch.no_grad():  # so that copies of TorchScript modules have parameters of their own
+            doubled = {id(n): copy.deepcopy(n).double() for n in [*networks, *([source] if source else [])]}
         networks, source = [doubled[id(n)] for n in networks], source and doubled[id(source)]
     if perturbation.spec == "clean":
         source = None
@@ -541,7 +544,7 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
     for target, record in zip(job.targets, records, strict=True):
         clean = clean_of(record, everything)
         for drop in worst_images(record, clean, number) if clean else []:
-            batch = Batch.of([job.data[drop.position]]).to(device_of(job.source))
+            batch = Batch.of([read(job.data, drop.position)]).to(device_of(job.source))
             images = batch.images.to(job.conditions.dtype)
             with frozen(*job.networks):
                 perturbed = _perturb(job, images, batch)

@@ -263,7 +263,13 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def balanced(class_pixels: Sequence[int] | None) -> Objective:
-    """The objective of `pixel_balanced_masked_cross_entropy` with these counts; None: those of each image."""
+    """The objective of `pixel_balanced_masked_cross_entropy` with these counts; None: those of each image.
+
+    Raises:
+        SpecError: a count is negative, or all are 0.
+    """
+    if class_pixels is not None and (min(class_pixels, default=0) < 0 or not any(class_pixels)):
+        raise SpecError(f"expected numbers of pixels, 0 or more, got {class_pixels}; try robustseg doctor --all")
     return mean_over_pixels(partial(pixel_balanced_masked_cross_entropy, class_pixels=class_pixels))
 
 

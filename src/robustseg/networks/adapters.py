@@ -4,6 +4,7 @@
 `guess_input` finds out by labels which input a module was trained on.
 """
 
+import copy
 import importlib
 import math
 import os
@@ -17,15 +18,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from robustseg.core.code import keep_sources, note
-from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError
+from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, ShapeError, SpecError, users_code
 from robustseg.core.labels import LabelSpace
 from robustseg.core.levels import to_8bit
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Images, Logits, Network, Sample, device_of, dtype_of, frozen
-from robustseg.networks.weights import load_state, read_state
+from robustseg.datasets.views import require_size, resize_images
+from robustseg.networks.checkpoints import load_state
 from robustseg.results.metrics import count, miou
 from robustseg.results.record import Counts
 
@@ -41,7 +44,10 @@ class Input:
         mean, std: three numbers each, in the module's colour order and value range; None is 0 and 1.
         bgr: the module wants blue first.
         scale: the module's white; 1 for [0, 1], 255 for 0..255.
-        input_size: (height, width) that images are resized to, bilinear; logits are resized back.
+        input_size: (height, width) that images are resized to (`datasets.views.resize_images`); logits are resized
+            back.
+        antialias: images are smoothed where `input_size` makes them smaller, as `--size` and Pillow do; False is
+            plain bilinear, as `F.interpolate` and OpenCV do.
         divisor: images are padded at the right and bottom, by repeating the border, to a multiple of it.
         others: outputs after those of the classes, for void or anything else.
         output: the key or index of the logits where the module gives several tensors; None finds them.
@@ -52,6 +58,7 @@ class Input:
     bgr: bool = False
     scale: float = 1.0
     input_size: Sequence[int] | None = None
+    antialias: bool = True
     divisor: int | None = None
     others: int = 0
     output: str | int | None = None
@@ -61,24 +68,38 @@ class Input:
             values = getattr(self, name)
             if values is None:
                 continue
-            if not isinstance(values, Sequence) or len(values) != length:
+            if not isinstance(values, Sequence) or len(values) != length or not all(map(_finite, values)):
                 example = (512, 1024) if length == 2 else IMAGENET_MEAN
                 raise SpecError(f"expected {length} numbers as {name}, got {values!r}; try {name}={example}")
             object.__setattr__(self, name, tuple(values))
         if self.std is not None and min(self.std) <= 0:
             raise SpecError(f"expected std above 0, got {self.std}; try std={IMAGENET_STD}")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise SpecError(f"expected a scale above 0, got {self.scale}; try 1 for [0, 1] or 255 for 0..255")
-        if self.input_size is not None and min(self.input_size) < 1:
-            raise SpecError(f"expected (height, width) as input_size, got {self.input_size}; try (512, 1024)")
-        if (self.divisor is not None and self.divisor < 1) or self.others < 0:
-            raise SpecError(f"expected divisor >= 1 and others >= 0, got {self.divisor} and {self.others}")
+        if self.input_size is not None:
+            require_size(self.input_size)
+        if (self.divisor is not None and not 1 <= self.divisor <= 4096) or not 0 <= self.others <= 255:
+            raise SpecError(
+                f"expected divisor from 1 to 4096 and others from 0 to 255, got {self.divisor} and {self.others}; "
+                "try divisor=32"
+            )
 
     @property
     def text(self) -> str:
         """The arguments that are not the default, as a spec or a call says them."""
         mine = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
         return ", ".join(f"{name}={value!r}" for name, value in mine)
+
+
+FITTING = (
+    "a module that takes float32 RGB images [b, 3, h, w] on its own device, with input_size=(height, width) where it "
+    "takes one size only, or divisor=32 where its strides must divide the size"
+)
+"""What to try where a module does not take the images."""
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 class Adapted(Network):
@@ -97,8 +118,17 @@ class Adapted(Network):
     def forward(self, images: Images) -> Logits:
         """Logits `[b, k + others, h, w]` at the size of the images."""
         prepared = self.prepare(images)
-        logits = logits_of(self.module(prepared), key=self.expects.output)
+        with users_code(
+            f"logits from {type(self.module).__name__} for {str(prepared.dtype).removeprefix('torch.')} images "
+            f"{list(prepared.shape)} on {prepared.device}",
+            FITTING,
+        ):
+            output = self.module(prepared)
+        logits = logits_of(output, key=self.expects.output).to(images.dtype)
         channels = len(self.label_space) + self.expects.others
+        if logits.shape[1] == 1 and channels == 2 and not self.expects.others:
+            # A binary network: the softmax of (0, x) is the sigmoid of x.
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
         if logits.shape[:2] != (len(images), channels):
             raise LabelSpaceMismatch(
                 f"expected logits [{len(images)}, {channels}, h, w] for {len(self.label_space)} classes and "
@@ -111,9 +141,9 @@ class Adapted(Network):
 
     def prepare(self, images: Images) -> Tensor:
         """The images in the form that the module expects, `[b, 3, h', w']`."""
-        form, x = self.expects, images
+        form, x = self.expects, images.clone()  # a module may write into its input
         if form.input_size is not None:
-            x = resized(x, form.input_size)
+            x = resize_images(x, form.input_size, antialias=form.antialias)
         if form.divisor is not None:
             x = F.pad(x, (0, -x.shape[-1] % form.divisor, 0, -x.shape[-2] % form.divisor), mode="replicate")
         if form.bgr:
@@ -142,10 +172,12 @@ class Adapted(Network):
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Images or logits `[b, c, h, w]` at another (height, width), bilinear; themselves where it is theirs."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, (int(size[0]), int(size[1])), mode="bilinear", align_corners=False)
+    """Logits or other maps `[b, c, h, w]` at another (height, width), bilinear; themselves where it is theirs.
+
+    Images are resized by `datasets.views.resize_images`; what a network does to images as a part of its definition
+    (a pyramid of scales, a random resize) is plain bilinear like this.
+    """
+    return resize_images(x, size, antialias=False)
 
 
 def _maps(name: str, output: Any) -> dict[str, Tensor]:
@@ -188,7 +220,7 @@ def logits_of(output: Any, *, key: str | int | None = None) -> Tensor:
         found = output.logits
     elif isinstance(output, (tuple, list)) and output:
         found = output[0]
-    if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
+    if not isinstance(found, Tensor) or found.ndim != 4 or not found.numel() or not found.is_floating_point():
         raise RobustsegError(
             "expected float logits [b, k, h, w] as a tensor, a dict with 'out' or 'logits', an object with .logits or "
             f"the first of a tuple, got {_what(output)}; try output='KEY', or a module that returns its logits"
@@ -215,6 +247,7 @@ def adapt(
     bgr: bool = False,
     scale: float = 1.0,
     input_size: Sequence[int] | None = None,
+    antialias: bool = True,
     divisor: int | None = None,
     others: int = 0,
     output: str | int | None = None,
@@ -225,17 +258,18 @@ def adapt(
 
     Args:
         module: gives logits as a tensor, a dict with "out" or "logits", a tuple (the first) or an object with
-            `.logits`; smaller logits are resized, bilinear, to the size of the images.
+            `.logits`; smaller logits are resized, bilinear, to the size of the images. One output for two classes is
+            the logit of the second. A module in half precision is copied to float32.
         label_space: the classes of the outputs, in their order.
-        mean, std, bgr, scale, input_size, divisor, others, output: see `Input`.
+        mean, std, bgr, scale, input_size, antialias, divisor, others, output: see `Input`.
         reference, images: the owner's own pipeline and images in [0, 1] to hold the result against; see
             `check_against`.
 
     Raises:
         SpecError: an argument makes no sense. RobustsegError: the result is not what `reference` gives.
     """
-    expects = Input(mean, std, bgr, scale, input_size, divisor, others, output)
-    adapted = Adapted(module, label_space, expects, f"adapt({expects.text})" if expects.text else "adapt")
+    expects = Input(mean, std, bgr, scale, input_size, antialias, divisor, others, output)
+    adapted = Adapted(_in_float32(module), label_space, expects, f"adapt({expects.text})" if expects.text else "adapt")
     if (reference is None) != (images is None):
         raise RobustsegError("expected both or neither of reference and images, got one; try images=batch.images")
     if reference is not None and images is not None:
@@ -254,23 +288,24 @@ def module(
     bgr: bool = False,
     scale: float = 1.0,
     input_size: Sequence[int] | None = None,
+    antialias: bool = True,
     divisor: int | None = None,
     others: int = 0,
     output: str | int | None = None,
 ) -> Adapted:
-    """Your own module: `module('my_net:build', classes='camvid', mean=(…), std=(…))`.
+    """Your own module: `module('my_net:build', classes='camvid', mean=(…), std=(…))` imports and runs `my_net.py`.
 
     Args:
         source: `'package.module:function'`, imported from here or from what is installed; the function takes nothing
             and gives an `nn.Module` (a class of modules does too).
         classes: the name of a label space, class names or their number.
         weights: a state dict for the module, `.safetensors` or what `torch.save` wrote.
-        mean, std, bgr, scale, input_size, divisor, others, output: see `Input`.
+        mean, std, bgr, scale, input_size, antialias, divisor, others, output: see `Input`.
 
     Raises:
         SpecError: there is no such function, or it gives no module. RobustsegError: the weights do not fit.
     """
-    expects = Input(mean, std, bgr, scale, input_size, divisor, others, output)
+    expects = Input(mean, std, bgr, scale, input_size, antialias, divisor, others, output)
     space = label_space(classes)
     built, file = _imported(source)
     spec = f"module({', '.join(filter(None, (repr(source), f'classes={classes_text(space)}', expects.text)))})"
@@ -278,9 +313,26 @@ def module(
     if file is not None:
         adapted.files, adapted.code = (file,), (source.partition(":")[0],)
     if weights is not None:
-        load_state(built, read_state(weights), weights)
+        load_state(built, weights)
         adapted.files = (*adapted.files, Path(weights))
     return adapted
+
+
+def _in_float32(module: nn.Module) -> nn.Module:
+    """The module, as a float32 copy where parts of it are in half precision: gradients need the digits."""
+    halves = (torch.float16, torch.bfloat16)
+    half = any(tensor.dtype in halves for tensor in (*module.parameters(), *module.buffers()))
+    with torch.no_grad():  # so that a copy of a TorchScript module has parameters of its own
+        return copy.deepcopy(module).float() if half else module
+
+
+def _require_values(module: nn.Module, source: str) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta or isinstance(tensor, (UninitializedBuffer, UninitializedParameter)):
+            raise RobustsegError(
+                f"expected a module with all its values from '{source}', got '{name}' without any; try running lazy "
+                "modules once, and moving them from the meta device, in that function"
+            )
 
 
 def _imported(source: str) -> tuple[nn.Module, Path | None]:
@@ -291,23 +343,25 @@ def _imported(source: str) -> tuple[nn.Module, Path | None]:
     sys.path.insert(0, here)  # what the user names lies where the user stands
     keep_sources()
     try:
-        found = importlib.import_module(name)
-    except (ImportError, SyntaxError) as error:
-        raise SpecError(
-            f"expected a module that Python can import, got '{name}' ({error}); try from the folder that holds it"
-        ) from error
+        with users_code(f"a module '{name}' that Python can import", "from the folder that holds it", SpecError):
+            found = importlib.import_module(name)
     finally:
-        sys.path.remove(here)
+        if here in sys.path:
+            sys.path.remove(here)
     factory = getattr(found, function, None)
     if not callable(factory):
         known = [n for n, thing in vars(found).items() if callable(thing) and not n.startswith("_")]
         raise SpecError(f"expected a function '{function}' in '{name}', got none; try {', '.join(known) or 'another'}")
-    built = factory()
+    with users_code(f"an nn.Module from '{source}'", "a function that takes no arguments and builds on the CPU"):
+        built = factory()
+        if isinstance(built, nn.Module):
+            built = _in_float32(getattr(built, "_orig_mod", built))  # a compiled module computes what it was made of
     note(name)
     if not isinstance(built, nn.Module):
         raise SpecError(
             f"expected an nn.Module from '{source}', got a {type(built).__name__}; try returning the module"
         )
+    _require_values(built, source)
     file = getattr(found, "__file__", None)
     return built, Path(file) if file else None
 

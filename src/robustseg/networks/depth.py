@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter
 
-from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.errors import SpecError
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.core.types import Depth, Images, Logits, frozen
 from robustseg.depth.geometry import disparity_to_depth
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
 from robustseg.networks.erfnet import ERFNet
+from robustseg.networks.layered import require_width
+from robustseg.networks.online import HUB, TORCH, online
 
 CHANNELS = {16: 256, 8: 128, 4: 64, 2: 32, 1: 16}
 """Of a decoder at an n-th of the image's size."""
@@ -163,17 +165,13 @@ def _encoder(name: str, width: float, pretrained: bool) -> tuple[nn.Module, Inpu
         return IntermediateLayerGetter(ERFNet(width=width), {"down1": "2", "stage1": "4", "stage2": "8"}), Input(
             divisor=8
         )
-    try:
+    weights = online(f"the weights of '{name}'", TORCH if name in resnets else HUB, "encoder_weights=None")
+    with weights if pretrained else contextlib.nullcontext():
         if name in resnets:
             layers = {"relu": "2", "layer1": "4", "layer2": "8", "layer3": "16", "layer4": "32"}
             whole = models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
             return IntermediateLayerGetter(whole, layers), Input(mean=IMAGENET_MEAN, std=IMAGENET_STD, divisor=32)
         return _of_timm(name, pretrained, resnets if pretrained else [*resnets, "erfnet"])
-    except OSError as error:
-        raise RobustsegError(
-            f"expected the weights of '{name}' to be downloaded, got {_first_line(error)}; "
-            "try encoder_weights=None, or a network connection"
-        ) from error
 
 
 def _of_timm(name: str, pretrained: bool, others: Sequence[str]) -> tuple[nn.Module, Input]:
@@ -249,8 +247,7 @@ class MultiTask(Adapted):
         width: float = 1.0,
         encoder_weights: str | None = None,
     ):
-        if not width > 0:
-            raise SpecError(f"expected a width above 0, got {width}; try width=1")
+        require_width(width)
         if encoder_weights not in (None, "imagenet"):
             raise SpecError(f"expected encoder_weights 'imagenet' or None, got '{encoder_weights}'; try 'imagenet'")
         space = label_space(classes)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import resnet, vgg
 
-from robustseg.core.errors import RobustsegError, SpecError
+from robustseg.core.errors import SpecError
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
+from robustseg.networks.layered import require_width
+from robustseg.networks.online import TORCH, online
 
 VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 """Name -> the column of the table of its paper."""
@@ -167,8 +169,7 @@ def build_encoder(
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
         raise SpecError(f"expected an encoder, got '{name}'; try {', '.join(near)}")
-    if not width > 0:
-        raise SpecError(f"expected a width above 0, got {width}; try width=0.5")
+    require_width(width)
     if weights not in (None, "imagenet") or (weights and width != 1):
         raise SpecError(
             f"expected encoder_weights=None, or 'imagenet' at width 1, got {weights!r} at width {width}; try None"
@@ -176,13 +177,8 @@ def build_encoder(
     encoder = known[name](name, width)
     _start(encoder)
     if weights:
-        try:
+        with online(f"the ImageNet weights of {name}", TORCH, "encoder_weights=None, or robustseg train --start FILE"):
             state = models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
-        except OSError as error:
-            raise RobustsegError(
-                f"expected to download the ImageNet weights of {name}, got '{error}'; "
-                "try encoder_weights=None, or robustseg train --start FILE"
-            ) from error
         encoder.load_state_dict({n: t for n, t in state.items() if not n.startswith(("fc.", "classifier."))})
     return encoder
 

@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustseg.core.errors import SpecError
+from robustseg.core.labels import IGNORE
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
+from robustseg.networks.checkpoints import load_state, unwrapped
 from robustseg.networks.layered import LayeredNetwork
-from robustseg.networks.weights import load_state, read_state, unwrapped
 
 
 class Initial(nn.Module):
@@ -132,6 +134,8 @@ class ENet(LayeredNetwork):
     """
 
     def __init__(self, *, classes: Classes = "cityscapes", others: int = 0, weights: str | Path | None = None):
+        if not 0 <= others <= IGNORE:
+            raise SpecError(f"expected 0 to {IGNORE} other outputs, got {others}; try others=1 for void")
         space = label_space(classes)
         super().__init__(space, f"enet(classes={classes_text(space)}, others={others})")
         self.initial = Initial()
@@ -148,7 +152,7 @@ class ENet(LayeredNetwork):
             16, len(space) + others, 3, stride=2, padding=1, output_padding=1, bias=False
         )
         if weights is not None:
-            load_state(self, own_names(read_state(weights)), weights)
+            load_state(self, weights, names=own_names)
 
     def _through(self, block: nn.Module, x: Tensor, memory: list[Tensor]) -> Tensor:
         if isinstance(block, Downsampler):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
-from robustseg.networks.layered import LayeredNetwork
+from robustseg.networks.layered import LayeredNetwork, require_width
 
 DROPOUT = (0.03, 0.3)
 """Of the paper: in the blocks after down2 and after down3."""
@@ -77,6 +77,7 @@ class ERFNet(LayeredNetwork):
     """
 
     def __init__(self, *, classes: Classes = "camvid", width: float = 1.0, dropout: tuple[float, float] = DROPOUT):
+        require_width(width)
         space = label_space(classes)
         own_dropout = f", dropout={dropout}" if dropout != DROPOUT else ""
         super().__init__(space, f"erfnet(classes={classes_text(space)}, width={width}{own_dropout})")

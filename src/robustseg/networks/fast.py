@@ -27,6 +27,7 @@ from robustseg.core.types import Images, Logits, Network, device_of, dtype_of
 _RELUS = (torch.relu, F.relu, torch.Tensor.relu)
 
 
+@torch.no_grad()  # where a copy is made of a TorchScript module, its parameters would be results otherwise
 def fast(network: Network) -> Network:
     """A frozen copy of a network that computes the same logits faster, in evaluation mode.
 
@@ -119,7 +120,7 @@ def _traced(module: nn.Module) -> fx.GraphModule | None:
         if any(p.default is not p.empty for p in inspect.signature(module.forward).parameters.values()):
             return None  # a trace does not know which of its arguments will be given
         return fx.symbolic_trace(module)
-    except Exception:  # whatever a foreign forward does with a proxy
+    except (Exception, SystemExit):  # whatever a foreign forward does with a proxy
         return None
 
 
@@ -131,7 +132,7 @@ def _agree(network: Network, quick: Network, sizes: Sequence[tuple[int, int]] = 
         try:
             logits, gradient = _logits_and_gradient(network, images)
             quick_logits, quick_gradient = _logits_and_gradient(quick, images)
-        except Exception:  # a network of one fixed size, say
+        except (Exception, SystemExit):  # a network of one fixed size, say
             return False
         size = float(logits.abs().max())
         if not math.isfinite(size) or not torch.allclose(logits, quick_logits, rtol=0, atol=1e-3 * size):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from robustseg.core.errors import SpecError
 from robustseg.core.types import Images, Logits, Network
 
 
@@ -14,6 +15,20 @@ class Seen(NamedTuple):
 
     logits: Tensor
     features: dict[str, Tensor]
+
+
+WIDEST = 16
+"""The largest factor on the channel counts of an architecture."""
+
+
+def require_width(width: float) -> None:
+    """Raise unless a factor on channel counts is above 0 and at most `WIDEST`.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not 0 < width <= WIDEST:
+        raise SpecError(f"expected a width above 0, at most {WIDEST}, got {width}; try width=0.5")
 
 
 class LayeredNetwork(Network):

@@ -3,12 +3,14 @@
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from robustseg.core.errors import MissingExtra, SpecError
+from robustseg.core.errors import MissingExtra, RobustsegError, SpecError
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
+from robustseg.networks.online import HUB, online
 
 
 @network("smp")
@@ -50,10 +52,14 @@ def smp(
     space = label_space(classes)
     build = known[architecture.lower()]
     _require_known(build, encoder, options)
+    source = online(f"the weights '{encoder_weights}' of '{encoder}'", HUB, "encoder_weights=None")
     try:
-        module = build(
-            encoder_name=encoder, encoder_weights=encoder_weights, in_channels=3, classes=len(space), **options
-        )
+        with nullcontext() if encoder_weights is None else source:
+            module = build(
+                encoder_name=encoder, encoder_weights=encoder_weights, in_channels=3, classes=len(space), **options
+            )
+    except RobustsegError:
+        raise
     except (TypeError, ValueError, KeyError) as error:
         raise SpecError(f"expected arguments of {build.__name__} with '{encoder}', got: {error}; try others") from error
     expects = Input(mean=mean, std=std, divisor=divisor)

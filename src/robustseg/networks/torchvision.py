@@ -6,6 +6,7 @@ from robustseg.core.errors import SpecError
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
+from robustseg.networks.online import TORCH, online
 
 
 @network("torchvision")
@@ -44,7 +45,8 @@ def torchvision(name: str, *, classes: Classes | None = None, weights: str | Non
             raise SpecError(
                 f"expected {len(theirs)} classes for weights='{weights}', got {len(space)}; try classes=None"
             )
-        module = models.get_model(name, weights=chosen)
+        with online(f"the weights {weights} of {name}", TORCH, "weights=None, which starts from nothing"):
+            module = models.get_model(name, weights=chosen)
     auxiliary = getattr(module, "aux_classifier", None) is not None
     adapted = Adapted(module, space, Input(mean=IMAGENET_MEAN, std=IMAGENET_STD))
     adapted.architecture = f"torchvision({name!r}, classes={classes_text(space)})"

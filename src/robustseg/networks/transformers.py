@@ -11,6 +11,7 @@ from robustseg.core.errors import LabelSpaceMismatch, MissingExtra, RobustsegErr
 from robustseg.core.registry import network
 from robustseg.core.spaces import Classes, classes_text, label_space
 from robustseg.networks.adapters import IMAGENET_MEAN, IMAGENET_STD, Adapted, Input
+from robustseg.networks.online import HUB, online
 
 
 @network("transformers")
@@ -50,14 +51,17 @@ def transformers(
         raise MissingExtra("transformers", "transformers") from error
     if (name is None) == (config is None):
         raise SpecError("expected the name of a model or its config, got both or neither; try transformers('FOLDER')")
+    processor: dict[str, Any] = {}
     try:
         if name is not None:
-            model = AutoModelForSemanticSegmentation.from_pretrained(name, trust_remote_code=False)
+            model, processor = _pretrained(name)
         else:
             settings = json.loads(str(config))
             built = AutoConfig.for_model(settings.pop("model_type"), **settings)
             model = AutoModelForSemanticSegmentation.from_config(built)
-    except (OSError, ValueError, KeyError) as error:
+    except RobustsegError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = str(error).partition("\n")[0][:200]
         raise RobustsegError(
             f"expected a semantic segmentation network of transformers, got '{name or config}' ({why}); "
@@ -69,7 +73,7 @@ def transformers(
         raise LabelSpaceMismatch(
             f"expected {len(own)} classes for '{name}', got {len(space)}; try classes=None for its own: {', '.join(own[:5])}, …"
         )
-    form = _form(_processor(name), name)
+    form = _form(processor, name)
     given: dict[str, Any] = {
         "mean": mean,
         "std": std,
@@ -88,14 +92,25 @@ def transformers(
     return adapted.eval() if name is not None else adapted
 
 
-def _processor(name: str | None) -> dict[str, Any]:
+def _pretrained(name: str) -> tuple[Any, dict[str, Any]]:
+    """The model and what its image processor is set to; a name that is no folder is looked for on the hub."""
+    from transformers import AutoModelForSemanticSegmentation
+
+    if os.path.isdir(name):
+        model = AutoModelForSemanticSegmentation.from_pretrained(name, trust_remote_code=False, local_files_only=True)
+        return model, _processor(name, local=True)
+    with online(f"the model '{name}'", HUB, "a folder that save_pretrained wrote") as connected:
+        local = not connected
+        model = AutoModelForSemanticSegmentation.from_pretrained(name, trust_remote_code=False, local_files_only=local)
+        return model, _processor(name, local=local)
+
+
+def _processor(name: str, *, local: bool) -> dict[str, Any]:
     """What the model's image processor is set to; empty where it has none."""
-    if name is None:
-        return {}
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
-        return dict(ImageProcessingMixin.get_image_processor_dict(name)[0])
+        return dict(ImageProcessingMixin.get_image_processor_dict(name, local_files_only=local)[0])
     except OSError:
         return {}
 

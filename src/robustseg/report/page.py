@@ -12,6 +12,7 @@ from PIL import Image
 
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import json_line, write_whole
+from robustseg.core.registry import RUNS_CODE
 from robustseg.report import tables, words
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
 from robustseg.results import metrics
@@ -316,9 +317,10 @@ def _repeat(group: tables.Group) -> str:
         ).append(r)
     commands = "\n\n".join(_command(own) for own in runs.values())
     ids = escape(" ".join(group.ids))
+    code = f"<p>{escape(RUNS_CODE)}</p>" if "module(" in commands else ""
     return (
         "<h3>To repeat this run</h3>"
-        f"<pre>{escape(commands)}</pre>{_conditions(group.records)}"
+        f"<pre>{escape(commands)}</pre>{code}{_conditions(group.records)}"
         f"<details><summary>The {len(group.ids)} images</summary><pre>{ids}</pre></details>"
     )
 

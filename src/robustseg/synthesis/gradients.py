@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustseg.core.errors import SpecError
+from robustseg.core.errors import RobustsegError, SpecError
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Images, Labels, Mask, Network, PerImage, device_of, frozen
+from robustseg.core.types import Images, Labels, Mask, Network, PerImage, device_of, frozen, gradient_in
 from robustseg.losses.pixelwise import cross_entropy, total_variation
 from robustseg.losses.similarity import ssim
 from robustseg.results import metrics
@@ -59,7 +59,13 @@ def input_gradients(
                 leaf = 0.5 + way * (point + 0.5) / SAMPLES
             leaf.requires_grad_()
             values = -cross_entropy(network.soft(), leaf, labels)
-            total += torch.autograd.grad(values.sum(), leaf)[0]
+            gradient = gradient_in(values, leaf)
+            if gradient is None:
+                raise RobustsegError(
+                    f"expected a gradient through {network.spec}, got none; try a network whose forward pass is "
+                    "differentiable, without detach or no_grad"
+                )
+            total += gradient
     if kind == "plain":
         return total
     return total / SAMPLES * (way if kind == "integrated" else 1)

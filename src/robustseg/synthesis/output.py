@@ -17,7 +17,7 @@ from robustseg.core.files import json_line, make_folder, write_whole
 from robustseg.core.film import write_film
 from robustseg.core.labels import IGNORE
 from robustseg.core.types import Dataset, Images, Labels, Network, device_of, frozen
-from robustseg.datasets.views import resize_image
+from robustseg.datasets.views import read, resize_image
 from robustseg.networks.depth import MultiTask
 from robustseg.results.depth_metrics import FARTHEST, NEAREST
 from robustseg.results.panels import Tile, map_picture, page_of, quantised
@@ -178,7 +178,7 @@ def depth_sheet(network: MultiTask, data: Dataset, *, size: tuple[int, int]) -> 
     blue where for nearer, full from a half of the true depth on, and black where nothing is known. Sparse truth is thinned to
     the nearest point of each pixel.
     """
-    samples = [data[index] for index in range(len(data))]
+    samples = [read(data, index) for index in range(len(data))]
     measured = any("depth" in sample.extras for sample in samples)
     drawn = []
     for sample in samples:

@@ -23,6 +23,7 @@ from robustseg.core.files import json_line, write_whole
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Sample
+from robustseg.datasets import read
 from robustseg.datasets.augment import Augmentation
 
 
@@ -113,7 +114,7 @@ class Remembered:
         return Sample(packed.image.float() / 255, packed.labels.to(torch.int64), self.data.ids[index], extras)
 
     def _read(self, index: int) -> Sample:
-        sample = self.data[index]
+        sample = read(self.data, index)
         missing = [name for name in self.extras if name not in sample.extras]
         if missing:
             raise SpecError(
