@@ -153,7 +153,7 @@ def test_undefended_networks_raised_no_masking_flag() -> None:
 def test_an_honest_network_raises_no_doubt(tmp_path: Path) -> None:
     network = Honest()
     found = audited(measured(tmp_path, network, *(ATTACK.replace("8/", f"{n}/") for n in (4, 8))), network)
-    assert len(found) == 7 + 2 * 5
+    assert len(found) == 8 + 2 * 5
     assert {f.status for f in found} == {"ok"}, [f.text for f in found if f.status != "ok"]
 
 
@@ -181,7 +181,7 @@ def test_a_cut_audit_goes_on(tmp_path: Path) -> None:
         audited(tmp_path, network, images=1, on_finding=cut)
     assert [f.check for f in read_findings(tmp_path)][-1] == "noise"
     new: list[Finding] = []
-    assert len(audited(tmp_path, network, images=1, on_finding=new.append)) == 12
+    assert len(audited(tmp_path, network, images=1, on_finding=new.append)) == 13
     assert [f.check for f in new] == ["single_step", "transfer", "search", "more_steps"]
 
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_checked_says_why(tmp_path: Path) -> None:
     again = audited(tmp_path, network, images=1)
     assert [f.status for f in again if f.check == "transfer"] == ["suspicious"], "asked again with a network"
     blurred = audited(measured(tmp_path / "r", Fake("resized")), Fake("resized"), images=1)
-    assert {f.check for f in blurred if f.status == "not checked"} == {"flat_output", "gradient"}
+    assert {f.check for f in blurred if f.status == "not checked"} == {"batch_dependent", "flat_output", "gradient"}
 
 
 def test_another_network_than_measured_is_refused(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "about" in run("audit", "run", "--dry-run")
     assert not Path("run/audit.jsonl").exists()
     text = run("audit", "run", "--images", "1", code=1)
-    assert "1 of 7 findings are suspicious, 1 of them hint at masked gradients" in text
+    assert "1 of 8 findings are suspicious, 1 of them hint at masked gradients" in text
     assert "zero_gradients, next: remove what cuts it" in text
     assert "The control could not be run: expected an objective with a gradient" in text
     assert "no attack that follows gradients in this run" in text
@@ -377,7 +377,7 @@ def test_one_network_on_two_data_sets_is_audited_on_each(tmp_path: Path) -> None
         "build_data": {"patches": Scenes(), "few": Few()}.__getitem__,
     }
     found = audit(tmp_path, images=1, **options)
-    assert [f.ids for f in found] == [("patches_2",)] * 7 + [("patches_0",)] * 7
+    assert [f.ids for f in found] == [("patches_2",)] * 8 + [("patches_0",)] * 8
     new: list[Finding] = []
     audit(tmp_path, images=1, on_finding=new.append, **options)
     assert not new

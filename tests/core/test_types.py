@@ -6,7 +6,8 @@ from jaxtyping import TypeCheckError
 
 from robustseg.core import types
 from robustseg.core.errors import ShapeError
-from robustseg.core.types import Batch, Sample, device_of, dtype_of, frozen, most_likely, require_pair
+from robustseg.core.labels import IGNORE
+from robustseg.core.types import Batch, Sample, device_of, dtype_of, frozen, most_likely, require_pair, unchanged
 
 SHAPE = (3, 5, 7)
 LIKE = torch.zeros(4, *SHAPE)
@@ -37,6 +38,31 @@ def test_frozen_restores_every_mode_and_flag_also_after_an_error(small_network):
     assert state() == before
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_buffers_are_restored_also_after_an_error(small_network, mode):
+    class Moves(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("written", torch.zeros(3))
+            self.register_buffer("replaced", torch.zeros(3))
+            self.register_buffer("later", None)
+
+        def forward(self, images):
+            self.written += 1
+            self.replaced, self.later = self.replaced + 1, torch.ones(1)
+            raise RuntimeError("inside")
+
+    network = torch.nn.Sequential(small_network.train(), Moves())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    kept = dict(network.named_buffers())
+    with pytest.raises(RuntimeError, match="inside"), unchanged(network), mode():
+        network(torch.rand(2, 3, 8, 8, dtype=torch.float64))
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(value is kept[name] for name, value in network.named_buffers())
+
+
 def test_pairs_of_images_and_labels():
     labels = torch.zeros(4, *SHAPE[1:], dtype=torch.int64)
     require_pair(LIKE, labels)
@@ -65,11 +91,14 @@ def test_the_most_likely_class_is_the_argmax_and_of_equals_the_first(classes, dt
     monkeypatch.setattr(types, "band_rows", lambda logits: 2)
     logits = torch.randn(2, classes, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     logits[:, :, 0] = logits[:, :, 0].round()  # many equals
-    logits[0, :, 1], logits[0, :, 2], logits[0, classes // 2 :, 3] = -torch.inf, 0, torch.inf
+    logits[0, :, 2] = 0
     logits = logits.contiguous(memory_format=memory_format)
-    assert torch.equal(most_likely(logits), logits.argmax(1))
-    logits[1, -1, 4, 4] = torch.nan
-    assert torch.equal(most_likely(logits), logits.argmax(1))
+    expected = logits.argmax(1)
+    assert torch.equal(most_likely(logits), expected)
+    for at, value in enumerate((torch.nan, torch.inf, -torch.inf)):
+        logits[1, at % classes, 4, at] = value
+        expected[1, 4, at] = IGNORE
+    assert torch.equal(most_likely(logits), expected), "NaN or infinity is no prediction"
     assert most_likely(logits[:0]).shape == (0, 5, 6)
 
 

@@ -13,8 +13,8 @@ from robustseg import api
 from robustseg.audit import audit, costs, subjects
 from robustseg.core.errors import ShapeError, SpecError
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Network
-from robustseg.evaluation.flags import doubts, gradient_of
+from robustseg.core.types import Batch, Network
+from robustseg.evaluation.probes import gradient_of, look
 from robustseg.evaluation.run import evaluate
 from robustseg.losses.pixelwise import cross_entropy
 from robustseg.monitor.triplet import Triplet
@@ -78,8 +78,8 @@ def test_what_rounds_has_no_gradient_and_its_stand_in_lets_it_through():
         seen = front.rounded(IMAGES).requires_grad_()
         (expected,) = torch.autograd.grad(front.network(seen).square().sum(), seen)
         torch.testing.assert_close(straight, expected)
-        assert gradient_of(front, IMAGES, labels, labels) is None
-        assert doubts(front, IMAGES, labels)["zero_gradients"] is False
+        assert gradient_of(front, IMAGES, labels) is None
+        assert look(front, Batch(IMAGES[:1], labels[:1], ("a",))).zero == 0
         assert front.soft().soft().softly
         assert not front.softly
 

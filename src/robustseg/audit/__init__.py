@@ -117,7 +117,7 @@ def costs(folder: str | Path, *, images: int = 4) -> list[Cost]:
     found = []
     for subject in subjects(read_records(folder), images):
         count = len(subject.ids)
-        own = round(60 + LARGE.passes) * count  # the probes: 25 passes, most in float64, at twice the time
+        own = round(60 + LARGE.passes) * count  # the probes: 30 passes, most in float64, at twice the time
         found.append(Cost(subject.first.network, "", own, own * _pace(subject.first)))
         for record, held in subject.planned:
             if record is None:
@@ -230,7 +230,8 @@ class _Run:
         if all(blank.key in known for blank in blanks):
             return
         batches = (Batch.of([read(self.data, i)]).to(self.device) for i in range(len(self.data)))
-        verdicts = probes.judge([probes.look(self.network, batch) for batch in batches])
+        looks = [probes.look(self.network, batch, mirrored_first=bool(n % 2)) for n, batch in enumerate(batches)]
+        verdicts = probes.judge(looks)
         yield from (_filled(blank, verdicts[blank.check]) for blank in blanks if blank.key not in known)
 
     def _verdict(self, control: Control, record: Record | None) -> Verdict:

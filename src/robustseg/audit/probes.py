@@ -1,8 +1,8 @@
 """A close look at a network, without an attack: is its output made so that gradients mislead?
 
-On each image: the output twice, its values and margins, its gradient, and in float64 what tiny changes really do. The
-gradient is the one that attacks follow, that of `Network.soft()` and of one draw of a network that draws; so are the
-outputs that it is held against.
+On each image: what `robustseg.evaluation.probes` sees in every run, two more outputs, values and margins, and in float64 what
+tiny changes really do. The gradient is the one that attacks follow, that of `Network.soft()` and of one draw of a network
+that draws; so are the outputs that it is held against.
 """
 
 import copy
@@ -11,22 +11,21 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from robustseg.audit.verdicts import Verdict, doubtful, fine, unchecked
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Batch, Images, Labels, Network, frozen
+from robustseg.core.types import Batch, Images, Labels, Network, frozen, most_likely, unchanged
+from robustseg.evaluation import probes
 from robustseg.evaluation.flags import (
     FEW,
     are_probabilities,
+    depends_on_batch,
     different_values,
-    gradient_of,
-    random_change,
+    repeats_not,
     saturation,
-    zero_share,
 )
-from robustseg.losses.pixelwise import cross_entropy
+from robustseg.evaluation.probes import cross_entropy, gradient_of, relative_change, signs
 
 TINY = 1e-5
 """The size of the changes that probe: far below the 1/255 of an image, far above the rounding of float64 and float32."""
@@ -34,101 +33,111 @@ TINY = 1e-5
 DIRECTIONS = 8
 
 
-CHECKS = ("random_output", "output_values", "logits_scale", "zero_gradients", "flat_output", "gradient")
+CHECKS = (
+    "random_output",
+    "batch_dependent",
+    "output_values",
+    "logits_scale",
+    "zero_gradients",
+    "flat_output",
+    "gradient",
+)
 """What `judge` gives a verdict on."""
 
 
-class Look(NamedTuple):
+class CloserLook(NamedTuple):
     """What was seen on one image.
 
     Args:
-        random: largest relative change of the output between four passes. finite, probabilities: of the output.
-        values: how many different numbers it holds. saturated: see `flags.saturation`.
+        first: what every run sees.
+        random: largest relative change of the output between four passes. blurred: it is more than rounding.
+        finite, probabilities: of the output. values: how many different numbers it holds. saturated: see `flags.saturation`.
         margin: median over the pixels of the difference of the two largest logits.
-        zero: share of exactly zero gradients, None where no gradient flows.
-        flat: NaN where the network knows no float64; share of the pixels whose logits stay the same to the last bit when every value moves by `TINY`.
+        flat: share of the pixels whose logits stay the same to the last bit when every value moves by `TINY`, NaN where the
+            network knows no float64.
         apart: how far the gradient is from finite differences, 0 to 2, NaN where both are 0.
     """
 
+    first: probes.Look
     random: float
     finite: bool
     probabilities: bool
     values: int
     saturated: float
     margin: float
-    zero: float | None
     flat: float
     apart: float
 
+    @property
+    def blurred(self) -> bool:
+        """Whether the output changes by more than rounding."""
+        return repeats_not(self.first, self.random)
 
-def look(network: Network, batch: Batch) -> Look:
-    """Look at a network on one image (a batch of one on its device): about 25 passes, most of them in float64."""
-    images, labels = batch.images, batch.labels
-    guide = network.soft().draw(ImageRng(0, batch.ids)).eval()
-    with frozen(network, guide):
+
+def look(network: Network, batch: Batch, *, mirrored_first: bool = False) -> CloserLook:
+    """Look at a network on one image (a batch of one on its device): about 30 passes, most of them in float64."""
+    guide = network.soft().draw(ImageRng(0, batch.ids))
+    with unchanged(network, guide), frozen(network, guide):
+        seen = probes.look(network, batch, mirrored_first=mirrored_first)
+        images = probes.inner(batch)
+        again = (relative_change(seen.logits, probes.answer(network, images)) for _ in range(2))
+        random = max(seen.random, *again)  # few draws may agree by chance
         with torch.no_grad():
-            first = network(images)
-            random = max(random_change(first, network(images)) for _ in range(3))  # few draws may agree by chance
             logits = guide(images)
-        top = logits.topk(2, dim=1).values
-        zero = zero_share(gradient_of(guide, images, labels, logits.argmax(1)))
-        # inside (0, 1), so that a clamp in front of the network is no edge
-        inner = 0.01 + 0.98 * images
-        flat, apart = _small_changes(guide, inner, labels.where(labels != IGNORE, logits.argmax(1)))
-        return Look(
+        top = logits.topk(min(2, logits.shape[1]), dim=1).values
+        target = batch.labels.where(batch.labels != IGNORE, most_likely(logits))
+        flat, apart = _small_changes(guide, batch, target)
+        return CloserLook(
+            seen,
             random,
-            bool(torch.isfinite(logits).all()),
+            bool(torch.isfinite(logits).all() and torch.isfinite(seen.logits).all()),
             are_probabilities(logits),
             different_values(logits),
             saturation(logits),
-            float((top[:, 0] - top[:, 1]).median()),
-            zero,
+            float((top[:, 0] - top[:, -1]).median()),
             flat,
-            apart,
+            seen.apart if math.isnan(apart) else apart,
         )
 
 
-def _small_changes(network: Network, images: Images, labels: Labels) -> tuple[float, float]:
+def _small_changes(network: Network, batch: Batch, target: Labels) -> tuple[float, float]:
     """`flat` and `apart` in float64, NaN of a network (or a device) that knows no float64."""
     try:
-        double, images = copy.deepcopy(network).double(), images.double()
-        return _flat(double, images), _apart(double, images, labels)
+        double = copy.deepcopy(network).double()
+        # inside (0, 1), so that a clamp in front of the network is no edge
+        return _flat(double, 0.01 + 0.98 * batch.images.double()), _apart(double, probes.inner(batch).double(), target)
     except (RuntimeError, TypeError):
         return math.nan, math.nan
 
 
 @torch.no_grad()
 def _flat(network: Network, images: Images) -> float:
-    same = network(images) == network(images + TINY * _signs(images, 0))
+    same = network(images) == network(images + TINY * signs(images, 0))
     return float(same.all(1).double().mean())
 
 
-def _apart(network: Network, images: Images, labels: Labels) -> float:
-    gradient = gradient_of(network, images, labels, labels)
+def _apart(network: Network, images: Images, target: Labels) -> float:
+    gradient = gradient_of(network, images, target)
     if gradient is None:
         return math.nan
     promised, real = [], []
     with torch.no_grad():
         for seed in range(1, DIRECTIONS + 1):
-            signs = _signs(images, seed)
-            ahead, behind = (cross_entropy(network, images + step * signs, labels) for step in (TINY, -TINY))
+            across = signs(images, seed)
+            ahead, behind = (cross_entropy(network(images + step * across), target) for step in (TINY, -TINY))
             real.append((ahead - behind) / (2 * TINY))
-            promised.append((gradient * signs).flatten(1).sum(1))
+            promised.append((gradient * across).flatten(1).sum(1))
     told, seen = torch.cat(promised), torch.cat(real)
     return float((told - seen).norm() / torch.maximum(told.norm(), seen.norm()))
 
 
-def _signs(like: Tensor, seed: int) -> Tensor:
-    draw = torch.rand(like.shape, generator=torch.Generator().manual_seed(seed))
-    return (draw < 0.5).to(like) * 2 - 1
-
-
-def judge(looks: Sequence[Look]) -> dict[str, Verdict]:
+def judge(looks: Sequence[CloserLook]) -> dict[str, Verdict]:
     """A verdict for each probe, from what was seen on some images."""
-    random = max(seen.random for seen in looks) > 1e-4
+    random = any(seen.blurred for seen in looks)
     blur = "the output is random, which hides this; see random_output"
     return {
         "random_output": _random(looks),
+        "batch_dependent": unchecked(blur) if random else _batch(looks),
         "output_values": _values(looks),
         "logits_scale": _scale(looks),
         "zero_gradients": _zero(looks),
@@ -137,9 +146,9 @@ def judge(looks: Sequence[Look]) -> dict[str, Verdict]:
     }
 
 
-def _random(looks: Sequence[Look]) -> Verdict:
+def _random(looks: Sequence[CloserLook]) -> Verdict:
     change = max(seen.random for seen in looks)
-    if change <= 1e-4:
+    if not any(seen.blurred for seen in looks):
         return fine("The same image gives the same output.", change=change)
     return doubtful(
         f"The same image gives another output each time (logits move by {change:.2g} of the largest), so each gradient "
@@ -149,7 +158,19 @@ def _random(looks: Sequence[Look]) -> Verdict:
     )
 
 
-def _values(looks: Sequence[Look]) -> Verdict:
+def _batch(looks: Sequence[CloserLook]) -> Verdict:
+    change = max(seen.first.batch for seen in looks)
+    told = f"Another image in the batch moves the logits of an image by {change:.2g} of the largest"
+    if not any(depends_on_batch(seen.first) for seen in looks):
+        return fine(told + ".", change=change)
+    return doubtful(
+        told + ", so every figure depends on the batch size, and an attack can do its work through other images.",
+        "look for batch statistics (batch norm that is not in evaluation mode, means over axis 0); or measure with batches of 1",
+        change=change,
+    )
+
+
+def _values(looks: Sequence[CloserLook]) -> Verdict:
     values = min(seen.values for seen in looks)
     if not all(seen.finite for seen in looks):
         return doubtful("Some outputs are NaN or infinite.", "find the layer that overflows", values=values)
@@ -168,7 +189,7 @@ def _values(looks: Sequence[Look]) -> Verdict:
     return fine("The outputs are finite numbers of many values, no decisions and no probabilities.", values=values)
 
 
-def _scale(looks: Sequence[Look]) -> Verdict:
+def _scale(looks: Sequence[CloserLook]) -> Verdict:
     share = sum(seen.saturated for seen in looks) / len(looks)
     margin = sorted(seen.margin for seen in looks)[len(looks) // 2]
     told = (
@@ -184,8 +205,8 @@ def _scale(looks: Sequence[Look]) -> Verdict:
     )
 
 
-def _zero(looks: Sequence[Look]) -> Verdict:
-    shares = [seen.zero for seen in looks if seen.zero is not None]
+def _zero(looks: Sequence[CloserLook]) -> Verdict:
+    shares = [seen.first.zero for seen in looks if seen.first.zero is not None]
     if len(shares) < len(looks):
         return doubtful(
             "No gradient flows from the output to the image.",
@@ -203,7 +224,7 @@ def _zero(looks: Sequence[Look]) -> Verdict:
     )
 
 
-def _flatness(looks: Sequence[Look]) -> Verdict:
+def _flatness(looks: Sequence[CloserLook]) -> Verdict:
     share = sum(seen.flat for seen in looks) / len(looks)
     if math.isnan(share):
         return unchecked("the network does not run in float64, where tiny changes can be seen")
@@ -217,7 +238,7 @@ def _flatness(looks: Sequence[Look]) -> Verdict:
     )
 
 
-def _gradient(looks: Sequence[Look]) -> Verdict:
+def _gradient(looks: Sequence[CloserLook]) -> Verdict:
     known = [seen.apart for seen in looks if not math.isnan(seen.apart)]
     if not known:
         return unchecked("there is no gradient to hold tiny changes against; see zero_gradients and flat_output")

@@ -147,6 +147,7 @@ def print_summary(folder: Path, data: "Dataset") -> None:
 
     Of the data set's own records those are printed that are of its present images.
     """
+    from robustseg.report.words import without_predictions
     from robustseg.results.current import current, distinct, stale_sentence
     from robustseg.results.record import read_records
     from robustseg.results.summary import summary
@@ -162,6 +163,8 @@ def print_summary(folder: Path, data: "Dataset") -> None:
         cells += [number(row["q"], 1, 3), number(row["pixel_accuracy"], 100), number(row["rms"], 255, 2)]
         table.add_row(*map(plain, cells), ", ".join(row["flags"]))
     out.print(table)
+    for text in without_predictions(shown):
+        out.print(f"[bold red]warning:[/] {plain(text)}", soft_wrap=True)
     _print_worst(shown)
     if len(shown) < len(everything):
         out.print(f"{stale_sentence(len(everything) - len(shown))}", highlight=False, soft_wrap=True)

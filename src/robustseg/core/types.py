@@ -64,7 +64,7 @@ class Network(nn.Module):
         self.code: tuple[str, ...] = ()
 
     def predict(self, images: Images) -> Labels:
-        """The most likely class of each pixel, `[b, h, w]`. Networks with huge logits may work in bands."""
+        """The most likely class of each pixel, `[b, h, w]`, 255 where a logit is NaN or infinite. Networks with huge logits may work in bands."""
         return most_likely(self(images))
 
     def features(self, images: Images) -> dict[str, Tensor]:
@@ -112,18 +112,28 @@ class Network(nn.Module):
 
 
 def most_likely(logits: Logits) -> Labels:
-    """The class of the largest logit of each pixel, the first of equals: `logits.argmax(1)`, on CPUs six times as fast."""
+    """The class of the largest logit of each pixel, the first of equals: `logits.argmax(1)`, on CPUs six times as fast.
+
+    A pixel with a logit that is NaN or infinite has no prediction: 255, which is no class, so it counts as wrong everywhere.
+    """
     classes = logits.shape[1]
     if logits.device.type != "cpu" or not 0 < classes <= IGNORE or not logits.is_floating_point():
-        return logits.argmax(1)
+        return logits.argmax(1).where(_finite(logits.amin(1), logits.amax(1)), IGNORE)
     # Which class holds the maximum is asked of all classes at once; argmax walks from class to class.
     rank = torch.arange(classes, 0, -1, dtype=logits.dtype).view(-1, 1, 1)  # exact up to 256 in any precision
     found = []
     for band in logits.detach().split(band_rows(logits), 2):
         own = band.clone(memory_format=torch.contiguous_format)
-        found.append(own.eq_(own.amax(1, keepdim=True)).mul_(rank).amax(1))
-    first = classes - torch.cat(found, 1).long()
-    return first if bool((first < classes).all()) else logits.argmax(1)  # NaN equals nothing
+        top = own.amax(1, keepdim=True)
+        finite = _finite(own.amin(1), top.squeeze(1))
+        first = classes - own.eq_(top).mul_(rank).amax(1)
+        found.append(first.long().where(finite, IGNORE))
+    return torch.cat(found, 1)
+
+
+def _finite(low: Tensor, high: Tensor) -> Tensor:
+    """Where all logits of a pixel are finite, by the smallest and the largest; NaN is both."""
+    return low.isfinite() & high.isfinite()
 
 
 def band_rows(logits: Logits) -> int:
@@ -314,6 +324,25 @@ def gradient_in(values: Tensor, images: Tensor) -> Tensor | None:
     with users_code("a gradient in the images", "a network without custom backward passes or in-place changes"):
         # A sum, so that an image's gradient does not depend on the rest of the batch.
         return torch.autograd.grad(values.sum(), images, allow_unused=True)[0]
+
+
+@contextmanager
+def unchanged(*networks: nn.Module) -> Iterator[None]:
+    """Within: forward passes may update buffers, such as running means. After: every buffer as it was."""
+    kept = [
+        (m, {n: (b, b.clone()) for n, b in m.named_buffers(recurse=False)}) for net in networks for m in net.modules()
+    ]
+    try:
+        yield
+    finally:
+        with torch.inference_mode():  # where everything may be written, also what was made in inference mode
+            for module, buffers in kept:
+                for name in {name for name, _ in module.named_buffers(recurse=False)} - set(buffers):
+                    setattr(module, name, None)
+                for name, (buffer, value) in buffers.items():
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
+                    setattr(module, name, buffer)
 
 
 def require_pair(images: Tensor, labels: Tensor) -> None:

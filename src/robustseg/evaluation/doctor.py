@@ -15,7 +15,7 @@ import torch
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import IGNORE, LabelSpace
-from robustseg.core.types import Dataset, Network, Sample, device_of, dtype_of, frozen
+from robustseg.core.types import Dataset, Network, Sample, device_of, dtype_of, frozen, most_likely
 from robustseg.datasets import read
 from robustseg.networks.adapters import Adapted, Guess, Input, guess_input
 from robustseg.results.metrics import count, miou
@@ -195,7 +195,7 @@ def _score(network: Network, data: Dataset, chosen: Sequence[int]) -> tuple[floa
         for sample in _samples(data, chosen):
             logits = network(sample.image[None].to(device, dtype))
             finite = finite and bool(torch.isfinite(logits).all())
-            guess = logits.argmax(1).cpu().numpy()
+            guess = most_likely(logits).cpu().numpy()
             counts += count(sample.labels[None].numpy(), guess, [sample.id], len(data.label_space))
     return miou(counts), finite
 

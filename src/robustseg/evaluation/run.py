@@ -28,10 +28,11 @@ from robustseg.core.files import append_line, make_folder, read_lines, sole_writ
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
-from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen
+from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen, unchanged
 from robustseg.datasets.views import Content, batches, content, read
-from robustseg.evaluation.flags import doubts, label_doubts
+from robustseg.evaluation.flags import doubts, label_doubts, repeats_not
 from robustseg.evaluation.memory import memory_checked
+from robustseg.evaluation.probes import Look, answer, inner, look, relative_change
 from robustseg.networks.fast import fast
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
@@ -132,11 +133,12 @@ def evaluate(  # type: ignore[misc]  # the overloads say **options for brevity
     if isinstance(networks, str) or isinstance(data, str) or isinstance(perturbation, str):
         raise RobustsegError("expected built things, got a spec; try rs.network(…), rs.data(…), rs.perturbation(…)")
     listed = [networks] if isinstance(networks, Network) else list(networks)
-    jobs = _jobs(listed, data, perturbation, source, conditions or Conditions())
-    place = None if folder is None else make_folder(Path(folder))
-    # the targets of all jobs, in order, are the networks in order
-    with sole_writer(place) if place else nullcontext():
-        result = [record for job in jobs for record in _run(job, place, panels, on_batch)]
+    with unchanged(*listed, *filter(None, [source])):
+        jobs = _jobs(listed, data, perturbation, source, conditions or Conditions())
+        place = None if folder is None else make_folder(Path(folder))
+        # the targets of all jobs, in order, are the networks in order
+        with sole_writer(place) if place else nullcontext():
+            result = [record for job in jobs for record in _run(job, place, panels, on_batch)]
     return result[0] if isinstance(networks, Network) else result
 
 
@@ -155,21 +157,22 @@ def plan(
         networks, data, perturbation, source, conditions: as for `evaluate`.
         folder: where the run would be kept; what is recorded there costs nothing.
     """
-    costs = []
-    for job in _jobs(list(networks), data, perturbation, source, conditions or Conditions()):
+    with unchanged(*networks, *filter(None, [source])):
+        return list(_costs(_jobs(list(networks), data, perturbation, source, conditions or Conditions()), folder))
+
+
+def _costs(jobs: Sequence["_Job"], folder: str | Path | None) -> Iterator[Cost]:
+    for job in jobs:
         if folder is not None and all(job.records_in(Path(folder))):
-            costs.append(Cost(job.perturbation.spec, job.source.spec, 0, 0, 0.0, 0))
+            yield Cost(job.perturbation.spec, job.source.spec, 0, 0, 0.0, 0)
             continue
         for _ in range(2):  # the first pass also chooses kernels and fills caches
-            part = _next_part(job, batches(data, job.conditions.batch_size))
+            part = _next_part(job, batches(job.data, job.conditions.batch_size))
         if part is None:
             continue
-        factor = len(data) / len(part.counts[0].ids)
+        factor = len(job.data) / len(part.counts[0].ids)
         forwards, backwards = (round(n * factor) for n in (part.forwards, part.backwards))
-        costs.append(
-            Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, peak_memory())
-        )
-    return costs
+        yield Cost(job.perturbation.spec, job.source.spec, forwards, backwards, part.seconds * factor, peak_memory())
 
 
 def recorded(
@@ -182,7 +185,8 @@ def recorded(
     folder: str | Path,
 ) -> bool:
     """Whether `evaluate` with these arguments finds all its records in the folder and has nothing to do."""
-    jobs = _jobs(list(networks), data, perturbation, source, conditions or Conditions())
+    with unchanged(*networks, *filter(None, [source])):
+        jobs = _jobs(list(networks), data, perturbation, source, conditions or Conditions())
     return all(record for job in jobs for record in job.records_in(Path(folder)))
 
 
@@ -322,7 +326,9 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         return finished
     start, total = _begun(progress, job)
     done = len(total.counts[0].ids) if total else 0
-    flags = [_flags(target, job) for target in job.targets]
+    looks = [_looks(target, job) for target in job.targets]
+    flags, first = [doubts(own) for own in looks], [own[0] for own in looks]
+    del looks  # of one image, the logits are kept
     waiting = batches(job.data, job.conditions.batch_size, start=done)
     for part in iter(lambda: _next_part(job, waiting), None):
         images = range(done, done + len(part.counts[0].ids))
@@ -334,7 +340,9 @@ def _run(job: _Job, folder: Path | None, panels: int, on_batch: Callable[[Progre
         on_batch(Progress(job.perturbation.spec, job.source.spec, done, len(job.data)))
     if total is None:
         raise RobustsegError(f"expected images in {job.data.spec}, got none")
-    flags = [{**raised, **label_doubts(total.counts[i])} for i, raised in enumerate(flags)]
+    for index, target in enumerate(job.targets):
+        flags[index] |= _seen_in_all(total, index) | {"not_clipped": _unclipped(job.perturbation)}
+        flags[index]["random_output"] = bool(flags[index]["random_output"]) or _drifted(target, job, first[index])
     records = [_record(job, index, start, total, flags[index]) for index in range(len(job.targets))]
     if folder and progress:
         records = [known or record for record, known in zip(records, found, strict=True)]
@@ -438,8 +446,8 @@ def _measure(job: _Job, batch: Batch) -> _Part:
             before = after if perturbed is images else _predict(target, images)
             labels = batch.labels.cpu().numpy()
             counts.append(metrics.count(labels, after, batch.ids, len(job.data.label_space)))
-            agreement = _agreement(labels, before, after)
-            scores.append({**_distances(perturbed, images), "agreement": agreement, **suspicion})
+            own = {"agreement": _agreement(labels, before, after), "unpredicted": _unpredicted(after)}
+            scores.append({**_distances(perturbed, images), **own, **suspicion})
             verdicts.append(verdict)
     return _Part(counts, scores, verdicts, 0.0, passes.forwards, passes.backwards)
 
@@ -513,10 +521,14 @@ def _distances(perturbed: Tensor, images: Tensor) -> dict[str, list[float]]:
 
 def _agreement(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> list[float]:
     """Share of the labelled pixels of each image that keep their prediction; NaN where none is labelled."""
-    valid = labels != IGNORE
-    return [
-        float((b == a)[v].mean()) if v.any() else float("nan") for v, b, a in zip(valid, before, after, strict=True)
-    ]
+    valid, same = labels != IGNORE, (before == after) & (before != IGNORE)
+    return [float(s[v].mean()) if v.any() else float("nan") for v, s in zip(valid, same, strict=True)]
+
+
+def _unpredicted(predictions: np.ndarray) -> list[float]:
+    """Share of the pixels of each image without a prediction: the network gave NaN or infinity."""
+    shares: list[float] = (predictions == IGNORE).mean((1, 2)).tolist()
+    return shares
 
 
 def _record(job: _Job, index: int, start: dict[str, Any], total: _Part, flags: dict[str, Any]) -> Record:
@@ -555,7 +567,25 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
             save_panel(folder, f"{record.key}-{drop.position}", panel)
 
 
-def _flags(target: Network, job: _Job) -> dict[str, Any]:
-    batch = next(batches(job.data, 1)).to(device_of(target))
-    images = batch.images.to(job.conditions.dtype)
-    return {**doubts(target, images, batch.labels), "not_clipped": _unclipped(job.perturbation)}
+def _looks(target: Network, job: _Job) -> list[Look]:
+    """At the first, the middle and the last image, as they are."""
+    places = sorted({0, len(job.data) // 2, len(job.data) - 1})
+    return [look(target, _probed(target, job, at), mirrored_first=bool(n % 2)) for n, at in enumerate(places)]
+
+
+def _probed(target: Network, job: _Job, index: int) -> Batch:
+    batch = Batch.of([read(job.data, index)]).to(device_of(target))
+    return dataclasses.replace(batch, images=batch.images.to(job.conditions.dtype))
+
+
+def _drifted(target: Network, job: _Job, first: Look) -> bool:
+    """Whether the first image gets other logits after the run than before it."""
+    with frozen(target):
+        now = answer(target, inner(_probed(target, job, 0)))
+    return repeats_not(first, relative_change(first.logits, now))
+
+
+def _seen_in_all(total: _Part, index: int) -> dict[str, Any]:
+    """The flags that all images decide: what the probes saw of `not_finite` stays where no image of the run has any."""
+    counts, lost = total.counts[index], np.asarray(total.scores[index]["unpredicted"]) > 0
+    return label_doubts(counts) | ({"not_finite": float(lost.mean())} if lost.any() else {})

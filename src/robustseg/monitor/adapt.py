@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.types import Images, Network
-from robustseg.monitor.detector import labels_of
+from robustseg.core.labels import IGNORE
+from robustseg.core.types import Images, Network, most_likely
 from robustseg.training.matching import (
     Watched,
     feature_distances,
@@ -128,7 +128,8 @@ class Adaptation:
 
 def agreement(teacher_logits: Tensor, adaptive_logits: Tensor) -> float:
     """The share of pixels that two networks label alike."""
-    return float((labels_of(teacher_logits) == labels_of(adaptive_logits)).float().mean())
+    first, second = most_likely(teacher_logits), most_likely(adaptive_logits)
+    return float(((first == second) & (first != IGNORE)).float().mean())
 
 
 def _mean(values: Collection[float]) -> float:

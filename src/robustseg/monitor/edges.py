@@ -17,11 +17,11 @@ from torch import Tensor
 
 from robustseg.core.errors import SpecError
 from robustseg.core.registry import network
-from robustseg.core.types import Assessment, Dataset, Depth, Images, Labels, Logits, Network, PerImage
+from robustseg.core.types import Assessment, Dataset, Depth, Images, Labels, Logits, Network, PerImage, most_likely
 from robustseg.losses.similarity import ssim
 from robustseg.monitor import conformal
 from robustseg.monitor.calibration import condition_of, suspicions
-from robustseg.monitor.detector import finite, labels_of
+from robustseg.monitor.detector import finite
 from robustseg.networks.around import Around
 
 PAIRS = ("image_labels", "image_depth", "labels_depth")
@@ -116,7 +116,7 @@ class EdgeMonitor(Around):
         `(1 - SSIM) / 2`, the mean over pairs and both directions.
         """
         logits, depth = self(images), self.depth(images)
-        labels, lost = labels_of(logits), ~(finite(logits) & finite(depth))
+        labels, lost = most_likely(logits), ~(finite(logits) & finite(depth))
         apart = [_apart(images, labels, depth, axis) for axis in (2, 3)]  # [pairs, b, h, w] each
         disagreement = torch.stack(
             [F.pad(a, (0, axis - 2, 0, 3 - axis)) for a, axis in zip(apart, (2, 3), strict=True)]

@@ -37,7 +37,6 @@ from robustseg.monitor.detector import (
     excess,
     finite,
     label_difference,
-    labels_of,
     tiled,
     untiled,
 )
@@ -226,7 +225,7 @@ class Triplet(Composed):
         """The corrected logits and the assessment."""
         logits, working = _complete(answers)
         everybody = working.all(0)
-        labels = [labels_of(one) for one in logits]
+        labels = [most_likely(one) for one in logits]
         if self.distance == "hamming":  # from labels that are there already: finding them takes its time
             pixels = label_difference(*labels, dtype=torch.promote_types(logits.teacher.dtype, torch.float32))
         else:
@@ -235,7 +234,7 @@ class Triplet(Composed):
         tiles = torch.where(everybody.view(-1, 1, 1), tiles, torch.nan)
         corrected = self._mean(logits, working) if self.vote == "soft" else self._chosen(logits, working, tiles)
         assessment = Assessment(
-            labels=labels_of(corrected).where(working.any(0).view(-1, 1, 1), IGNORE),
+            labels=most_likely(corrected).where(working.any(0).view(-1, 1, 1), IGNORE),
             scores=excess(tiles, self.threshold),
             attacked=blamed(tiles, self.threshold),
             failed=[tuple(n for n, works in zip(MEMBERS, row, strict=True) if not works) for row in working.T.tolist()],

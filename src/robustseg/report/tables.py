@@ -16,7 +16,15 @@ from robustseg.results import findings, metrics
 from robustseg.results.current import consistent
 from robustseg.results.findings import Finding
 from robustseg.results.record import Record
-from robustseg.results.summary import clean_of, largest_score, mean_score, median_score, raised, worst_images
+from robustseg.results.summary import (
+    clean_of,
+    largest_score,
+    mean_score,
+    median_score,
+    raised,
+    unpredicted,
+    worst_images,
+)
 from robustseg.results.worst import worst_cases
 
 
@@ -328,7 +336,8 @@ def within_budgets(group: Group) -> Table | None:
     head = ["network", "within", "records tried", "worst mIoU %", "none below %", "worst Q %", "worst pixels right %"]
     rows = []
     for case in worst_cases(group.records):
-        clean = metrics.miou(case.clean.counts)
+        whole = not any(map(unpredicted, (case.clean, *case.tried)))
+        clean = metrics.miou(case.clean.counts) if whole else math.nan
         rows.append(
             [
                 Cell(names[case.network], title=case.network),

@@ -11,7 +11,7 @@ from robustseg.core.errors import SpecError
 from robustseg.results import metrics
 from robustseg.results.findings import Finding, about, suspicious
 from robustseg.results.record import STRENGTHS, Record
-from robustseg.results.summary import clean_of, mean_score, raised
+from robustseg.results.summary import clean_of, mean_score, raised, unpredicted
 
 ACRONYMS = {"apgd", "bim", "cospgd", "fgsm", "ifgsm", "ll", "llcm", "mifgsm", "pgd", "sea", "segpgd"}
 NORMS = {"linf": "L∞", "l2": "L2"}
@@ -137,7 +137,18 @@ def headline(records: Sequence[Record], findings: Sequence[Finding] = ()) -> lis
     for spec in dict.fromkeys(r.network for r in records):
         own = [r for r in records if r.network == spec]
         sentences.append(_sentence(networks[spec], own, records, findings))
-    return [text for _, text in sorted(sentences, key=lambda pair: pair[0])]
+    return [*without_predictions(records), *(text for _, text in sorted(sentences, key=lambda pair: pair[0]))]
+
+
+def without_predictions(records: Sequence[Record]) -> list[str]:
+    """One sentence for each record whose network gave NaN or infinity."""
+    networks = network_names(records)
+    return [
+        f"{networks[r.network]} gave NaN or infinity on {percent(unpredicted(r), 0)} % of the images ({r.perturbation}): "
+        "such pixels have no prediction and count as wrong, and no figure is relative to this run."
+        for r in records
+        if unpredicted(r)
+    ]
 
 
 def _sentence(

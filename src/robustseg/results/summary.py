@@ -69,9 +69,16 @@ def _interval(counts: Counts) -> list[float | None]:
 def clean_of(record: Record, records: Sequence[Record]) -> Record | None:
     """The clean record that `record` is measured against: same network, data, images, size and precision.
 
-    Where a run was repeated the first one counts. None where there is none.
+    Where a run was repeated the first one counts. None where there is none, and where the network gave NaN or infinity in
+    one of the two: no figure is relative to that.
     """
-    return next((other for other in records if other.clean and conditions(other) == conditions(record)), None)
+    found = next((other for other in records if other.clean and conditions(other) == conditions(record)), None)
+    return None if found is None or unpredicted(record) or unpredicted(found) else found
+
+
+def unpredicted(record: Record) -> float:
+    """The share of images on which the network gave NaN or infinity; their pixels without a prediction count as wrong."""
+    return float(record.flags.get("not_finite") or 0)
 
 
 def conditions(record: Record) -> tuple[Any, ...]:

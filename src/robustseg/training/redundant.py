@@ -32,6 +32,7 @@ from lightning_fabric import Fabric
 
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import digest
 from robustseg.core.types import Dataset, Network, frozen
 from robustseg.datasets.augment import Augmentation
@@ -341,5 +342,5 @@ def _measure(adaptive: Network, teacher: Network, data: Dataset, device: torch.d
             images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
             mine, theirs = adaptive.predict(images), teacher.predict(images)
             counts += metrics.count(batch.labels.numpy(), mine.cpu().numpy(), batch.ids, len(data.label_space))
-            same, pixels = same + int((mine == theirs).sum()), pixels + mine.numel()
+            same, pixels = same + int(((mine == theirs) & (mine != IGNORE)).sum()), pixels + mine.numel()
     return _HeldOut(metrics.miou(counts), same / max(1, pixels))
