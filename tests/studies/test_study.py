@@ -17,7 +17,7 @@ from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence, portable
 from robustseg.studies.measures import Measure, Measuring, read_measures
-from robustseg.studies.page import Beside, Table, as_run
+from robustseg.studies.page import Beside, Table, as_run, made_by
 from robustseg.studies.run import Work, passes
 from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
 from robustseg.studies.verdicts import HELD, exact
@@ -317,3 +317,9 @@ def test_two_steps_that_measure_once_do_not_stand_for_each_other(tmp_path: Path)
         step(kind).run(work)
     assert [m.kind for m in read_measures(tmp_path)] == ["one", "two"]
     assert len((tmp_path / "measures.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_page_says_which_images_and_masks_were_measured() -> None:
+    known = runs.record("zoo:first", "clean", 0.2, content="abc")
+    assert made_by([known])["images and masks"] == "digests abc (camvid, 40)"
+    assert "images and masks" not in made_by([runs.record("zoo:first", "clean", 0.2)])

@@ -169,10 +169,12 @@ def made_by(records: Sequence[Record], measures: Sequence[Measure] = ()) -> dict
     # the records of one pass share its seconds
     commits = {r.commit for r in records} | {m.commit for m in measures}
     passes = {(r.perturbation, r.source, r.data, r.ids, r.started): r.seconds for r in records}
+    contents = sorted({f"{r.content} ({r.data.partition('(')[0]}, {len(r.ids)})" for r in records if r.content})
     return {
         "commits": ", ".join(sorted(commit or "?" for commit in commits)),
         "dates": ", ".join(sorted({r.started[:10] for r in records})),
         "hours": f"{sum(passes.values()) / 3600:.2f} of measuring on {', '.join(sorted({r.device for r in records}))}",
+        **({"images and masks": f"digests {', '.join(contents)}"} if contents else {}),
     }
 
 
