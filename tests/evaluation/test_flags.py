@@ -107,7 +107,7 @@ def test_later_images_are_probed_too() -> None:
 
     network = Deceptive(honest(), "later", honest_on_the_first)
     assert not are_probabilities(look(network, Batch.of([streets()[0]])).logits)
-    assert raised(evaluate(network, streets())) == ["probabilities"]
+    assert "probabilities" in raised(evaluate(network, streets()))
 
 
 def test_nan_counts_as_wrong_and_nothing_is_relative_to_it() -> None:
