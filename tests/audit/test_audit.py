@@ -317,8 +317,8 @@ def test_findings_are_plain_lines(tmp_path: Path) -> None:
         append_line(tmp_path / "audit.jsonl", finding.to_json())
     assert read_findings(tmp_path) == [replace(one, status="suspicious", ids=("a", "b"))], "the later one counts"
     assert read_findings(tmp_path / "nowhere") == []
-    with pytest.raises(RobustsegError, match="format 1"):
-        Finding.from_json({"format": 2})
+    with pytest.raises(RobustsegError, match="format 1 or 2, got 3"):
+        Finding.from_json({"format": 3})
 
 
 def test_the_report_shows_findings_beside_the_numbers(tmp_path: Path) -> None:

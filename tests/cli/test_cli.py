@@ -11,6 +11,7 @@ from PIL import Image
 
 from commands import run
 from robustseg import api, cli
+from robustseg.core.files import file_name
 from robustseg.networks.weights import notes_of, save
 from robustseg.results.record import read_records
 
@@ -61,8 +62,30 @@ def test_saved_images_are_what_is_measured(network: str, tmp_path: Path) -> None
     run(*command, *save)
     saved = read_records(tmp_path)[-1]
     assert saved.perturbation == f"saved(perturbation=fgsm(budget='linf:8/255'), folder='{tmp_path}/images')"
-    assert sorted(file.stem for file in tmp_path.rglob("*.png")) == sorted(saved.ids)
+    assert sorted(file.stem for file in tmp_path.rglob("*.png")) == sorted(map(file_name, saved.ids))
     assert 7 / 255 < max(saved.scores["linf"]) <= 8 / 255 + 1e-6
+
+
+def test_removed_pictures_are_written_again_and_a_dry_run_knows(network: str, tmp_path: Path) -> None:
+    kept, out = tmp_path / "images", tmp_path / "run"
+    command = ("evaluate", "--network", network, "--data", DATA, "--perturbation", "fgsm(budget='linf:8/255')")
+    saving = (*command, "--panels", "0", "--out", str(out), "--save-images", str(kept))
+    run(*command, "--panels", "0", "--out", str(out))
+    assert re.search(r"erfnet\S+ [1-9]\d* [1-9]\d* ", run(*saving, "--dry-run")), (
+        "measured as it was, not as files hold it"
+    )
+    assert not kept.exists()
+    run(*saving)
+    pictures = {file: file.read_bytes() for file in kept.rglob("*.png")}
+    records = (out / "records.jsonl").read_bytes()
+    assert "in all 0.0 minutes" in run(*saving, "--dry-run")
+    assert not re.search(r"erfnet\S+ [1-9]\d* [1-9]\d* ", run(*saving, "--dry-run"))
+    for file in list(pictures)[:2]:
+        file.unlink()
+    assert re.search(r"erfnet\S+ [1-9]\d* [1-9]\d* ", run(*saving, "--dry-run"))
+    run(*saving)
+    assert {file: file.read_bytes() for file in kept.rglob("*.png")} == pictures
+    assert (out / "records.jsonl").read_bytes() == records
 
 
 def test_evaluate_again_runs_nothing_and_appends_nothing(folder: Path, network: str) -> None:

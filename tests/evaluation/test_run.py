@@ -256,6 +256,28 @@ def test_other_conditions_and_views_are_other_runs(tmp_path):
     assert [r.size for r in records] == [None, None, None, (8, 8), (8, 8), (12, 8)]
 
 
+@pytest.mark.parametrize("change", ["drop", "swap", "repeat", "start", "value"])
+def test_a_progress_file_that_was_changed_is_not_resumed(tmp_path, change):
+    """Each line has a digest; that they are all there, in order, is checked against the images."""
+    with pytest.raises(Cut):
+        evaluate(small(), Scenes(), conditions=Conditions(batch_size=1), folder=tmp_path, on_batch=cut_after(3))
+    (progress,) = (tmp_path / "progress").iterdir()
+    start, first, second, *others = progress.read_text().splitlines(keepends=True)
+    changed = {
+        "drop": [start, second, *others],
+        "swap": [start, second, first, *others],
+        "repeat": [start, first, first, *others],
+        "start": [first, second, *others],
+        "value": [start, first.replace('"forwards":1', '"forwards":2'), second, *others],
+    }[change]
+    progress.write_text("".join(changed))
+    with pytest.raises(RobustsegError, match=r"expected .*progress.*; try"):
+        evaluate(small(), Scenes(), conditions=Conditions(batch_size=1), folder=tmp_path)
+    progress.unlink()
+    again = evaluate(small(), Scenes(), conditions=Conditions(batch_size=1), folder=tmp_path)
+    assert figures(again) == figures(evaluate(small(), Scenes(), conditions=Conditions(batch_size=1)))
+
+
 def test_changed_masks_are_measured_anew_and_not_resumed(tmp_path):
     class Corrected(Scenes):
         """The same images under the same spec, with one mask corrected."""

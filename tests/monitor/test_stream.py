@@ -1,10 +1,9 @@
 """Streams: alarm and all-clear, what is written, what a stopped stream goes on with, and members or frames that fail."""
 
-import json
 import math
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 from robustseg import api
 from robustseg.cli import app
 from robustseg.core.errors import RobustsegError
+from robustseg.core.files import json_line, read_lines
 from robustseg.core.spaces import label_space
 from robustseg.core.types import Network
 from robustseg.datasets.video import Frame
@@ -86,7 +86,27 @@ def attack(first: int = 60, end: int = 70, target: str = "teacher") -> Injection
 
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return list(read_lines(folder / name))
+
+
+SEEN = {
+    "attacked": "none",
+    "failed": [],
+    "alarm": "",
+    "up": 0,
+    "down": 0,
+    "injected": False,
+    "latency": 0.1,
+    "seconds": 0.2,
+}
+
+
+def write(
+    folder: Path, about: dict[str, Any], frames: list[dict[str, Any]], told: Sequence[dict[str, Any]] = ()
+) -> None:
+    """The files of a stream that was watched."""
+    for name, lines in (("stream.json", [{"format": 2, **about}]), ("frames.jsonl", frames), ("events.jsonl", told)):
+        (folder / name).write_text("".join(map(json_line, lines)))
 
 
 def events(folder: Path) -> list[tuple[Any, ...]]:
@@ -144,7 +164,7 @@ def test_a_stopped_stream_goes_on_to_the_same_end(tmp_path: Path, stop: int) -> 
     with open(parted / "frames.jsonl", "ab") as file:
         file.write(b'{"frame": ')
     with open(parted / "events.jsonl", "ab") as file:
-        file.write(json.dumps({"frame": stop, "kind": "alarm", "member": "student"}).encode() + b"\n")
+        file.write(json_line({"frame": stop, "kind": "alarm", "member": "student"}).encode())
     watch_stream(triplet(), frames(50), folder=parted, **common)
     for name in ("frames.jsonl", "events.jsonl"):
         assert timeless(read(parted, name)) == timeless(read(whole, name))
@@ -386,21 +406,16 @@ def test_an_attack_that_nobody_notices_is_said(tmp_path: Path) -> None:
 )
 def test_the_timeline_words_what_became_of_an_attack(tmp_path: Path, told: Any, sentences: list[str]) -> None:
     about = {"source": "x", "quiet": 0, "attack": {"target": "teacher", "first": 5, "end": 10}}
-    (tmp_path / "stream.json").write_text(json.dumps(about) + "\n")
-    line = {"score": 0, "failed": [], "alarm": "", "injected": False, "latency": 0.1, "seconds": 0.2}
-    (tmp_path / "frames.jsonl").write_text("".join(json.dumps({"frame": i, **line}) + "\n" for i in range(20)))
-    rows = (json.dumps({"kind": kind, "frame": frame, "member": "teacher"}) for kind, frame in told)
-    (tmp_path / "events.jsonl").write_text("\n".join([*rows, ""]))
+    lines = [{"frame": i, "score": 0, **SEEN} for i in range(20)]
+    write(tmp_path, about, lines, [{"kind": kind, "frame": frame, "member": "teacher"} for kind, frame in told])
     said = outcome(read_timeline(tmp_path))
     for sentence, got in zip(sentences, said, strict=False):
         assert sentence in got
 
 
 def test_a_long_timeline_is_thinned_and_keeps_its_peaks(tmp_path: Path) -> None:
-    (tmp_path / "stream.json").write_text('{"source":"long","quiet":0,"attack":null}\n')
-    line = {"attacked": "none", "failed": [], "alarm": "", "injected": False, "latency": 0.1, "seconds": 0.2}
-    rows = ({"frame": i, "score": 0.9 if i == 5555 else 0.1, **line} for i in range(10_000))
-    (tmp_path / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"frame": i, "score": 0.9 if i == 5555 else 0.1, **SEEN} for i in range(10_000)]
+    write(tmp_path, {"source": "long", "quiet": 0, "attack": None}, rows)
     timeline = read_timeline(tmp_path)
     assert len(timeline.columns) <= COLUMNS
     assert max(column.high for column in timeline.columns) == 0.9

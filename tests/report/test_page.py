@@ -1,5 +1,7 @@
 """Report: one page that is whole, honest and opens in a browser without a network."""
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -13,11 +15,13 @@ import pytest
 
 import runs
 from robustseg.core.errors import RobustsegError
+from robustseg.core.files import append_line
 from robustseg.core.labels import LabelSpace
 from robustseg.report import page, q_figure, recall_figure, strength_figure, tables, words, write_report
 from robustseg.report.figures import moved_apart, q_interval, q_panels, road_users
 from robustseg.results import metrics
-from robustseg.results.panels import save_panel
+from robustseg.results.findings import Finding, subject_of
+from robustseg.results.panels import save_panel, tiles
 from robustseg.results.record import Record
 from robustseg.results.worst import worst_cases
 
@@ -83,15 +87,77 @@ def test_the_page_says_what_it_must(report: Path) -> None:
         assert wanted in text, wanted
 
 
+EVIL = "<img src=x onerror=alert(7)></script></style></title><script>alert(7)</script>'\"&lt;"
+
+
+def test_nothing_that_a_record_says_is_markup(tmp_path: Path) -> None:
+    """Names of classes, images, networks, files and flags, specs, messages and panels come from whoever made the record."""
+    space = LabelSpace(tuple(f"{EVIL}{i} pedestrian" for i in range(4)), runs.SPACE.palette)
+    records = []
+    for name, change in (
+        ("clean", "clean"),
+        ("noise", "gaussian(rms='8/255')"),
+        ("attack", "pgd(budget='linf:8/255')"),
+        ("foreign", EVIL),
+    ):
+        one = runs.record(f"{EVIL}{'b' * (name == 'foreign')}", change, 0.3, rms=0.0 if name == "clean" else 0.02)
+        counts = replace(one.counts, ids=tuple(f"{EVIL}{i % 3}_{i}" for i in range(len(one.ids))))
+        told = {
+            "versions": {EVIL: EVIL},
+            "files": {EVIL: EVIL},
+            "flags": {EVIL: EVIL, "a": [EVIL]},
+            "verdicts": {EVIL: [EVIL] * 40},
+        }
+        texts = dict.fromkeys(("data", "device", "precision", "started", "commit", "weights"), EVIL)
+        records.append(replace(one, label_space=space, counts=counts, **told, **texts))
+    records[2] = replace(records[2], source=EVIL + "source")
+    folder = runs.write(tmp_path / "run", records)
+    shown = replace(runs.panel(records[1]), id=records[1].ids[0], label_space=space)
+    save_panel(folder / "panels", "0", shown)
+    finding = Finding(
+        "noise", "suspicious", records[1].network, subject_of(records[1]), text=EVIL, advice=EVIL, control=EVIL
+    )
+    append_line(folder / "audit.jsonl", finding.to_json())
+    html = write_report([folder], tmp_path / "page.html").read_text("utf-8")
+    check = Check()
+    check.feed(html)
+    assert check.open == []
+    assert all(link.startswith(("data:", "#")) for link in check.links)
+    assert html.count("<script") == html.count("</script") == html.count("<title>robustseg") == 1
+    assert html.count("<img") == len(tiles(shown))
+    assert "onerror=alert(7)&gt;" in html
+    for figure in (strength_figure(records), recall_figure(records, 0), q_figure(records)):
+        ElementTree.fromstring(figure)
+
+
+def test_only_the_script_of_the_house_runs(report: Path) -> None:
+    html = report.read_text("utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert f"script-src 'sha256-{known}';" in policy
+    assert "unsafe-inline" not in policy.replace("style-src 'unsafe-inline'", "")
+    assert not re.search(r"<[^>]* on\w+=", html)
+
+
+def test_a_panel_of_an_image_that_the_record_does_not_know_is_left_out(tmp_path: Path) -> None:
+    (record,) = runs.run(("zoo:a",), n=2)[:1]
+    folder = runs.write(tmp_path, [record])
+    save_panel(folder / "panels", "0", replace(runs.panel(record), id="elsewhere"))
+    assert "elsewhere" not in write_report([folder], folder / "report.html").read_text("utf-8")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_the_page_opens_in_a_browser_sorts_and_complains_of_nothing(report: Path, tmp_path: Path) -> None:
     # a click on the column of mIoU, written into the title for --dump-dom to show
     probe = tmp_path / "probe.html"
     script = (
-        "<script>const t=document.querySelectorAll('table.sortable')[1];t.tHead.rows[0].cells[4].firstChild.click();"
-        "document.title=[...t.tBodies[0].rows].map(r=>r.cells[4].textContent).join(' ')</script></body>"
+        "const t=document.querySelectorAll('table.sortable')[1];t.tHead.rows[0].cells[4].firstChild.click();"
+        "document.title=[...t.tBodies[0].rows].map(r=>r.cells[4].textContent).join(' ')"
     )
-    probe.write_text(report.read_text("utf-8").replace("</body>", script), "utf-8")
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script would run
+    page = report.read_text("utf-8").replace("script-src ", f"script-src 'sha256-{known}' ")
+    probe.write_text(page.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -19,16 +19,40 @@ from robustseg.results.panels import (
     tiles,
 )
 
+ARRAYS = ("image", "perturbed", "labels", "before", "after")
+
 
 def test_a_panel_reads_back_equal(tmp_path: Path) -> None:
     panel = runs.panel()
     path = save_panel(tmp_path / "panels", "0-a", panel)
     back = read_panel(path)
-    for name in ("image", "perturbed", "labels", "before", "after"):
+    for name in ARRAYS:
         assert np.array_equal(getattr(back, name), getattr(panel, name))
     assert (back.id, back.record) == (panel.id, panel.record)
     assert back.label_space == panel.label_space
     assert read_caption(path) == (panel.id, panel.record)
+
+
+@pytest.mark.parametrize(
+    "about", [b"", b"5", b"[]", b'{"id": 5, "record": "a", "label_space": {}}', b"[" * 100_000, b"\xff"]
+)
+def test_a_caption_that_is_none_is_named(tmp_path: Path, about: bytes) -> None:
+    arrays = {name: np.zeros((2, 2, 3) if name in ("image", "perturbed") else (2, 2), np.uint8) for name in ARRAYS}
+    np.savez(tmp_path / "x.npz", about=np.frombuffer(about, np.uint8), **arrays)
+    for read in (read_caption, read_panel):
+        with pytest.raises(RobustsegError, match=r"expected a panel in .*x\.npz"):
+            read(tmp_path / "x.npz")
+
+
+def test_a_panel_with_a_damaged_byte_is_named_or_read(tmp_path: Path) -> None:
+    path = save_panel(tmp_path, "a", runs.panel())
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 97):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
+        try:
+            assert read_panel(path).id == runs.panel().id
+        except RobustsegError as error:
+            assert "expected a panel" in str(error)  # noqa: PT017
 
 
 def test_what_is_no_panel_is_named(tmp_path: Path) -> None:

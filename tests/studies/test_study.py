@@ -17,7 +17,7 @@ from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence, portable
 from robustseg.studies.measures import Measure, Measuring, read_measures
-from robustseg.studies.page import Beside, Table, as_run, made_by
+from robustseg.studies.page import Beside, Table, as_run, conclude, made_by
 from robustseg.studies.run import Work, passes
 from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
 from robustseg.studies.verdicts import HELD, exact
@@ -226,6 +226,35 @@ def test_unknown_studies_and_options_are_said(tmp_path: Path) -> None:
         opened("arnab2018", rows=("x",))
     with pytest.raises(RobustsegError, match=r"expected the tier in '.*verdicts\.json', got no such file; try --tier"):
         as_run("arnab2018", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[]", "{broken", "", '{"tier": 5, "title": "x"}', '{"tier": "camvid"}', '{"title":"x","tier":"camvid","options":[]}',
+     '{"title":"x","tier":"camvid","options":{"tier":[]}}', "[" * 100_000, '{"tier":"a","tier":"b","title":"x"}', "\ufeff\x00"],
+)  # fmt: skip
+def test_damaged_verdicts_are_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "verdicts.json").write_text(text)
+    with pytest.raises(RobustsegError, match=r"expected .*; try"):
+        as_run("arnab2018", tmp_path)
+
+
+def test_the_folder_of_another_study_gives_no_page(tmp_path: Path) -> None:
+    """Neither one that names its study nor one whose records are of other networks."""
+    told = {"title": "Toy 2024", "tier": "synthetic", "options": {}}
+    (tmp_path / "verdicts.json").write_text(json.dumps(told))
+    for tier in (None, "synthetic"):
+        with pytest.raises(
+            RobustsegError, match=r"expected 'Arnab et al.* got 'Toy 2024'; try the study of that folder"
+        ):
+            as_run("arnab2018", tmp_path, tier)
+    (tmp_path / "verdicts.json").unlink()
+    folder = runs.write(tmp_path, runs.run(("zoo:a",), n=2)[:2])
+    with pytest.raises(
+        RobustsegError, match="got 2 of other networks or images; try the folder of robustseg reproduce arnab"
+    ):
+        conclude(as_run("arnab2018", folder, "synthetic"), folder)
+    assert not (tmp_path / "tables.md").exists()
 
 
 @pytest.mark.parametrize(

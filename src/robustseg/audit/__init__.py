@@ -174,7 +174,7 @@ def audit(
                 on_skip(f"left out: {error}")
                 continue
             audited += subject.records
-            known = {found.key for found in read_findings(folder) if found.status != NOT_CHECKED}
+            known = {found.key for found in read_findings(folder, torn=True) if found.status != NOT_CHECKED}
             run = _Run(folder, subject, records, transfer, device, build_network, build_data, on_batch)
             for finding in run.findings(known):
                 append_line(folder / FILE, finding.to_json())

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 `compare` found worse, 2 what the user can mend (one sente
 130 stopped by Ctrl-C.
 """
 
+import io
 import logging
 import sys
 import traceback
@@ -28,6 +29,9 @@ __all__ = ["adaptive", "app", "audit", "depth", "main", "measure", "monitor", "p
 def main() -> None:
     """The entry point of the `robustseg` command."""
     logging.captureWarnings(True)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no letter for something shows its code
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception:  # no fault of the user's that we know of; 1 is what `compare` says of worse networks

@@ -17,7 +17,6 @@ from robustseg.cli.shared import (
     out,
     parse_size,
     pick_device,
-    plain,
     whole,
 )
 
@@ -89,11 +88,11 @@ def train_adaptive(
             progress.update(task, description=text, completed=update.update)
             if update.miou is not None and update.agreement is not None:
                 figures = f"held-out mIoU {update.miou:.2%}, agreement with the teacher {update.agreement:.2%}"
-                progress.console.print(f"update {update.update}: {figures}", highlight=False)
+                progress.console.print(f"update {update.update}: {figures}")
 
         path = run(
             *networks, dataset, folder=out_dir, recipe=recipe, holdout=held_out, fabric=fabric, on_update=on_update
         )
     if fabric.is_global_zero:
         text = f"adaptive student: {path}\nnext: robustseg evaluate --network {path} …"
-        out.print(plain(text), highlight=False, soft_wrap=True)
+        out.print(text, soft_wrap=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from robustseg.cli.shared import Device, app, err, open_network, out, pick_device, plain, progress_bar, whole
+from robustseg.cli.shared import Device, app, err, open_network, out, pick_device, progress_bar, table_of, whole
 
 if TYPE_CHECKING:
     from robustseg.results.findings import Finding
@@ -36,7 +36,6 @@ def audit(
     out.print(
         f"about {minutes:.1f} minutes at the speed of the recorded run: {passes:,} passes on {images} images, "
         f"{sum(bool(c.perturbation) for c in found)} attacks",
-        highlight=False,
     )
     if dry_run:
         return
@@ -49,7 +48,7 @@ def audit(
             device=where,
             build_network=open_network,
             on_batch=on_batch,
-            on_skip=lambda reason: err.print(f"warning: {plain(reason)}", highlight=False, soft_wrap=True),
+            on_skip=lambda reason: err.print(f"warning: {reason}", soft_wrap=True),
         )
     _print(findings)
     if any(f.status == "suspicious" for f in findings):
@@ -60,19 +59,18 @@ def _print(findings: "list[Finding]") -> None:
     places = dict.fromkeys((f.network, f.perturbation) for f in findings)
     for network, attack in places:
         own = [f for f in findings if (f.network, f.perturbation) == (network, attack)]
-        table = Table("check", "status", "what was seen", box=None, title_justify="left")
+        table = table_of("check", "status", "what was seen")
         for f in own:
-            table.add_row(f.check, f"[bold red]{f.status}[/]" if f.status == "suspicious" else f.status, plain(f.text))
-        out.print(f"\n{plain(network)}{plain(' under ' + attack) if attack else ''}", highlight=False, soft_wrap=True)
+            table.add_row(f.check, Text(f.status, "bold red" if f.status == "suspicious" else ""), f.text)
+        out.print(f"\n{network}{' under ' + attack if attack else ''}", soft_wrap=True)
         out.print(table)
         for f in own:
             if f.advice:
-                out.print(f"{f.check}, next: {plain(f.advice)}.", highlight=False, soft_wrap=True)
+                out.print(f"{f.check}, next: {f.advice}.", soft_wrap=True)
     doubts = sum(f.status == "suspicious" for f in findings)
     masking = sum(f.masking for f in findings)
     out.print(
         f"\n{doubts} of {len(findings)} findings are suspicious, {masking} of them hint at masked gradients",
-        highlight=False,
     )
     if not any(attack for _, attack in places):
         err.print("warning: no attack that follows gradients in this run, so none to hold against controls")

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from robustseg.cli.shared import Device, OutDir, app, out, parse_size, pick_device, plain
+from robustseg.cli.shared import Device, OutDir, app, out, parse_size, pick_device, table_of
 
 DRAWN = 6
 """Frames of each data set, evenly spread."""
@@ -49,12 +48,10 @@ def depth(
         figures = {kind: judged._asdict() for kind, judged in found.items()}
         told = {"data": known.spec, "images": len(known), "picture": drawn.name}
         append_line(out_dir / "depth.jsonl", {**about, **told, **figures})
-        table = Table("", "figure", "network", "baseline", box=None, title_justify="left")
+        table = table_of("", "figure", "network", "baseline")
         for kind, judged in found.items():
             for name, value in judged.network.items():
                 other = f"{judged.baseline[name]:.4f} ({judged.name})" if name in judged.baseline else ""
                 table.add_row(kind, name, f"{value:.4f}", other)
-        out.print(
-            f"\n{plain(known.spec)}, {len(known)} images, seen at {size}: {drawn}", highlight=False, soft_wrap=True
-        )
+        out.print(f"\n{known.spec}, {len(known)} images, seen at {size}: {drawn}", soft_wrap=True)
         out.print(table)

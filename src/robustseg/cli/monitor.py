@@ -85,7 +85,7 @@ def monitor(
                 f"{1000 * speed.slowest:.0f} ms; bare forwards over everything {speed.ratio:.2f}",
                 f"timeline: {page}",
             ]
-            out.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+            out.print("\n".join(lines), soft_wrap=True)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _shown() -> "Iterator[Callable[[FrameDone], None]]":
             progress.update(task, description=f"frame {done.number}{rate}")
             if done.alarm != held[0]:
                 text = f"alarm, the {done.alarm} is attacked" if done.alarm else "all clear"
-                out.print(f"frame {done.number}: {text}", highlight=False)
+                out.print(f"frame {done.number}: {text}")
                 held[0] = done.alarm
 
         yield on_frame

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from robustseg.cli.shared import (
     DataSpec,
@@ -19,7 +18,7 @@ from robustseg.cli.shared import (
     out,
     parse_size,
     pick_device,
-    plain,
+    table_of,
     whole,
 )
 from robustseg.core.errors import RobustsegError
@@ -40,13 +39,13 @@ def list_names(
     kinds = sorted(set(registry.KINDS.values()))
     if kind is not None and kind not in kinds:
         raise SpecError(f"expected one of {', '.join(kinds)}, got '{kind}'")
-    table = Table("kind", "name", "what it is", box=None, header_style="bold")
+    table = table_of("kind", "name", "what it is")
     for entry in sorted(registry.table().values()):
         if kind in (None, entry.kind):
-            table.add_row(entry.kind, entry.name, plain(entry.summary))
+            table.add_row(entry.kind, entry.name, entry.summary)
     out.print(table)
     if kind in (None, "network"):
-        out.print(f"note: {RUNS_CODE}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"note: {RUNS_CODE}", soft_wrap=True)
 
 
 DEPTH_WEIGHT = 0.1
@@ -64,7 +63,7 @@ def doctor(
 
     findings = examine(data, network=network, samples=None if everything else 20)
     for line in findings.lines:
-        out.print(plain(line), highlight=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
     if not findings.ok:
         raise typer.Exit(2)
 
@@ -173,7 +172,7 @@ def train(
     if start:
         taken, tensors = start_from(model, start)
         if fabric.is_global_zero:
-            err.print(f"took over {taken} of {tensors} tensors from {plain(start)}", highlight=False, soft_wrap=True)
+            err.print(f"took over {taken} of {tensors} tensors from {start}", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not fabric.is_global_zero) as progress:
         task = progress.add_task("training", total=None)
@@ -188,7 +187,7 @@ def train(
             passes.append(step.passes)
             if step.held_out is not None:
                 text = f"epoch {step.epoch}: {_told(step.held_out)}, {sum(passes) / len(passes):.1f} passes an image"
-                progress.console.print(text, highlight=False, soft_wrap=True)
+                progress.console.print(text, soft_wrap=True)
                 passes.clear()
 
         best = run(
@@ -207,7 +206,7 @@ def train(
         spec = str(best)
         if model.architecture.startswith("module("):  # a file names no code to import; the user does
             spec = f'"{model.architecture[:-1]}, weights={spec!r})"'
-        out.print(f"best: {best}\nnext: robustseg evaluate --network {plain(spec)} …", highlight=False, soft_wrap=True)
+        out.print(f"best: {best}\nnext: robustseg evaluate --network {spec} …", soft_wrap=True)
 
 
 @data_app.callback()
@@ -229,8 +228,6 @@ def streets(
     path = export(out_dir, frames=frames, size=size, seed=seed)
     out.print(
         f"wrote {frames} frames to {path}\nread them: camvid(root='{path}', split='test')",
-        highlight=False,
-        markup=False,
     )
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from robustseg.cli.shared import Device, app, err, out, parse_size, pick_device, plain, progress_bar
+from robustseg.cli.shared import Device, app, err, out, parse_size, pick_device, progress_bar, table_of
 from robustseg.core import registry
 from robustseg.core.errors import RobustsegError
 
@@ -82,14 +81,14 @@ def _run(study: "Study", folder: Path, *, device: str, dry_run: bool, train_only
     from robustseg.studies import run
 
     def told(step: str) -> None:
-        err.print(plain(step), highlight=False, soft_wrap=True)
+        err.print(step, soft_wrap=True)
 
     if dry_run:
-        table, costs = Table("step", "minutes", box=None), run.costs(study, folder, device=device)
+        table, costs = table_of("step", "minutes"), run.costs(study, folder, device=device)
         for step, seconds in costs.items():
-            table.add_row(plain(step), f"{seconds / 60:.1f}" if seconds else "done")
+            table.add_row(step, f"{seconds / 60:.1f}" if seconds else "done")
         out.print(table)
-        out.print(f"in all {sum(costs.values()) / 60:.1f} minutes, judged by one image each", highlight=False)
+        out.print(f"in all {sum(costs.values()) / 60:.1f} minutes, judged by one image each")
     elif train_only:
         run.train(study, folder, device=device, on_step=told)
     else:
@@ -100,8 +99,8 @@ def _run(study: "Study", folder: Path, *, device: str, dry_run: bool, train_only
 
 def _print(verdicts: list[Any], folder: Path) -> None:
     for verdict in verdicts:
-        out.print(plain(verdict.line), highlight=False, soft_wrap=True)
-    out.print(f"tables: {folder / 'tables.md'}", highlight=False, markup=False, soft_wrap=True)
+        out.print(verdict.line, soft_wrap=True)
+    out.print(f"tables: {folder / 'tables.md'}", soft_wrap=True)
 
 
 def _spelled(kind: str, text: str) -> str:

@@ -1,5 +1,6 @@
 """What the commands share: the app, the options, how specs become things, how progress and tables look."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from robustseg.core.errors import RobustsegError, readable
@@ -18,9 +19,43 @@ from robustseg.core.registry import LARGEST, RUNS_CODE
 
 if TYPE_CHECKING:
     from robustseg.core.types import Dataset, Network
-    from robustseg.results.record import Record
 
-out, err = Console(), Console(stderr=True)
+WIDE = 10_000
+"""Columns where no terminal says how many there are: in a pipe or a file no line is cut or folded."""
+
+
+class _Plain(Console):
+    """Prints texts as they are: brackets are no markup, control characters are shown and not obeyed."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Of the terminal; wide where there is none."""
+        return super().size if self.is_terminal else ConsoleDimensions(WIDE, 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        Console.size.fset(self, new_size)  # type: ignore[attr-defined]
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text on its way to the terminal."""
+        return super().render_str(plain(text), **options)
+
+
+def plain(text: str) -> str:
+    """A text that a terminal shows and does not obey: control characters and lone surrogates as escapes."""
+    shown = "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+    return shown.encode(errors="backslashreplace").decode()
+
+
+out, err = _Plain(), _Plain(stderr=True)
+
+
+def table_of(*heads: str) -> Table:
+    """A table without lines whose cells are folded where a terminal is narrow, and never cut."""
+    return Table(*(Column(head, overflow="fold") for head in heads), box=None)
 
 
 class _Group(TyperGroup):
@@ -31,7 +66,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (RobustsegError, OSError) as error:
-            err.print(f"[bold red]error:[/] {plain(readable(str(error)))}", soft_wrap=True)
+            err.print(Text("error:", "bold red"), readable(str(error)), soft_wrap=True)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
             err.print("stopped; given again, a command that keeps records or checkpoints goes on from here")
@@ -93,7 +128,7 @@ def open_network(spec: str) -> "Network":
         torch.manual_seed(0)
         built = api.network(spec)
     if not built.files and not spec.startswith(("module", "transformers", "torchvision", "smp")):
-        err.print(f"warning: {plain(spec)} has no trained weights", soft_wrap=True)
+        err.print(f"warning: {spec} has no trained weights", soft_wrap=True)
     return built
 
 
@@ -129,7 +164,7 @@ def pick_device(name: str) -> str:
 @contextmanager
 def progress_bar() -> Iterator[Any]:
     """A bar with the time left on stderr; yields the callback that moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         tasks: dict[tuple[str, str], Any] = {}
 
@@ -147,45 +182,33 @@ def print_summary(folder: Path, data: "Dataset") -> None:
 
     Of the data set's own records those are printed that are of its present images.
     """
+    from robustseg.report import worst_cases
     from robustseg.report.words import without_predictions
     from robustseg.results.current import current, distinct, stale_sentence
     from robustseg.results.record import read_records
     from robustseg.results.summary import summary
 
-    table = Table(
-        "network", "source", "perturbation", "images", "mIoU %", "Q", "accuracy %", "RMS /255", "flags", box=None
-    )
+    table = table_of("network", "source", "perturbation", "images", "mIoU %", "Q", "accuracy %", "RMS /255", "flags")
     everything = distinct(read_records(folder))
     shown = [r for r in current(everything) if (r.data, r.size) != (data.spec, data.size) or r.ids == tuple(data.ids)]
     for row in summary(shown):
         origin = "itself" if row["source"] == row["network"] else row["source"]
         cells = [row["network"], origin, row["perturbation"], str(row["images"]), number(row["miou"], 100)]
         cells += [number(row["q"], 1, 3), number(row["pixel_accuracy"], 100), number(row["rms"], 255, 2)]
-        table.add_row(*map(plain, cells), ", ".join(row["flags"]))
+        table.add_row(*cells, ", ".join(row["flags"]))
     out.print(table)
     for text in without_predictions(shown):
-        out.print(f"[bold red]warning:[/] {plain(text)}", soft_wrap=True)
-    _print_worst(shown)
-    if len(shown) < len(everything):
-        out.print(f"{stale_sentence(len(everything) - len(shown))}", highlight=False, soft_wrap=True)
-
-
-def _print_worst(records: "list[Record]") -> None:
-    from robustseg.report import worst_cases
-
-    table = Table("network", "within", "worst of", "mIoU %", "none below %", "accuracy %", box=None)
-    for case in worst_cases(records):
+        out.print(Text("warning:", "bold red"), text, soft_wrap=True)
+    worst = table_of("network", "within", "worst of", "mIoU %", "none below %", "accuracy %")
+    for case in worst_cases(shown):
         figures = (number(v, 100) for v in (case.miou, case.bound, case.pixel_accuracy))
-        table.add_row(plain(case.network), case.budget, f"{len(case.tried)} records", *figures)
-    if table.rows:
-        out.print(table)
+        worst.add_row(case.network, case.budget, f"{len(case.tried)} records", *figures)
+    if worst.rows:
+        out.print(worst)
+    if len(shown) < len(everything):
+        out.print(stale_sentence(len(everything) - len(shown)), soft_wrap=True)
 
 
 def number(value: float | None, factor: float, digits: int = 1) -> str:
     """A figure as a table shows it."""
-    return "" if value is None else f"{value * factor:.{digits}f}"
-
-
-def plain(text: str) -> str:
-    """Text as it is: brackets are no markup."""
-    return escape(text)
+    return "" if value is None or math.isnan(value) else f"{value * factor:.{digits}f}"

@@ -25,6 +25,7 @@ from robustseg.cli.shared import (
     whole,
 )
 from robustseg.core.errors import RobustsegError
+from robustseg.core.files import on_disk
 from robustseg.core.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -194,8 +195,8 @@ def gradients(
         maps[names[one]] = input_gradients(built, images, labels, kind=kind, rng=ImageRng(seed, [image.stem]))
     found = write_gradients(out_dir, images, maps)
     for name, share, edges in found:
-        out.print(f"{name}: high-frequency share {share:.2f}, agreement with edges {edges:.2f}", highlight=False)
-    out.print(f"maps: {out_dir / 'gradients.png'}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"{name}: high-frequency share {share:.2f}, agreement with edges {edges:.2f}")
+    out.print(f"maps: {out_dir / 'gradients.png'}", soft_wrap=True)
 
 
 class _Photograph(NamedTuple):
@@ -242,7 +243,7 @@ def _print(folder: Path, result: dict[str, Any]) -> None:
         )
     shares = [share for start in result["seen_as_asked"] for share in start]
     text = f"seen as asked: {', '.join(f'{100 * share:.0f} %' for share in shares)} of the pixels\npictures: {folder}"
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    out.print(text, soft_wrap=True)
 
 
 def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
@@ -277,7 +278,7 @@ def _mask(text: str, whole: tuple[int, int], network: "Network", images: "Tensor
         return _Mask(widened(found, RIM), (one,))
     if text.replace(",", "").replace(" ", "").isdecimal():
         mask = _rectangle(text, whole)
-    elif Path(text).is_file():
+    elif on_disk(text):
         mask = read_mask(Path(text), whole)
     else:
         names = ", ".join(network.label_space.names)
@@ -311,7 +312,7 @@ def _labels(text: str, whole: tuple[int, int], network: "Network") -> "Tensor":
     names = network.label_space.names
     if text in names:
         return torch.full(whole, names.index(text))
-    if not Path(text).is_file():
+    if not on_disk(text):
         raise RobustsegError(
             f"expected a class of the network or an index PNG, got '{text}'; try one of {', '.join(names)}"
         )
@@ -338,7 +339,7 @@ def _scene(target: str | None, number: int, size: str | None, network: "Network"
         shape = parse_size(size) if size else CLASS_SIZE
         classes = torch.arange(len(network.label_space), device=where)
         return _Scene(classes.view(-1, 1, 1).expand(-1, *shape).contiguous(), {})
-    if Path(target).is_file():
+    if on_disk(target):
         labels = read_labels(Path(target), train_ids_of(len(network.label_space)))
         return _Scene((resize_labels(labels, parse_size(size)) if size else labels)[None].to(where), {})
     data = open_data(target, None, size)

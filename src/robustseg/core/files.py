@@ -1,19 +1,32 @@
-"""Files that survive a crash: append a line, write a whole file or nothing, one writer a folder."""
+"""Files that survive a crash and tell when they were damaged: sealed lines, whole files or nothing, one writer a folder."""
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from robustseg.core.errors import RobustsegError
 
+SEAL = '"digest":"'
+BOM = b"\xef\xbb\xbf"
+
 
 def json_line(data: Any) -> str:
-    """One line of JSON, NaN and infinities as null."""
-    return json.dumps(_null_for_nan(data), allow_nan=False, separators=(",", ":")) + "\n"
+    """One line of JSON, NaN and infinities as null; an object ends with a digest of the text before it."""
+    text = json.dumps(_null_for_nan(data), allow_nan=False, separators=(",", ":"))
+    if isinstance(data, dict):
+        head = text[:-1] + ("," if data else "")
+        text = f'{head}{SEAL}{_digest(head)}"}}'
+    return text + "\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _null_for_nan(data: Any) -> Any:
@@ -59,15 +72,18 @@ def append_line(path: Path, data: Any) -> None:
     line = json_line(data).encode()
     try:
         with open(path, "ab") as file:
-            start = _end_of_last_line(path)
-            if start is not None:
+            start, tail = _tail(path)
+            if tail and _object(tail) is not None:  # an editor took the last line break away
+                line = b"\n" + line
+            elif start is not None:
                 file.truncate(start)
+            before = path.stat().st_size if start is not None else None
             try:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                _cut(path, start)
+                _cut(path, before)
                 raise
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -82,7 +98,7 @@ def write_whole(path: Path, text: str | bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
-            file.write(text.encode() if isinstance(text, str) else text)
+            file.write(text.encode(errors="backslashreplace") if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -101,23 +117,123 @@ def text_of(path: Path) -> str:
     return raw.decode(json.detect_encoding(raw))
 
 
-def read_lines(path: Path) -> Iterator[Any]:
-    """The complete lines of a JSONL file; a torn last line is left out.
+def read_lines(
+    path: Path,
+    parse: Callable[[dict[str, Any]], Any] = lambda data: data,
+    *,
+    unsealed: Callable[[dict[str, Any]], bool] = lambda data: False,
+    torn: bool = False,
+) -> Iterator[Any]:
+    """The lines of a JSONL file that `append_line` wrote, each checked against its digest and read.
+
+    Args:
+        path: of the file. Blank lines are skipped.
+        parse: what a line means, given the object without its digest; it raises RobustsegError where that is not clear.
+        unsealed: whether a line may lack the digest, as those of earlier versions do.
+        torn: leave out a last line that a crash tore off, as whoever goes on writing the file may.
 
     Raises:
-        RobustsegError: a complete line is not JSON.
+        RobustsegError: a line is torn, changed since it was written, or not what `parse` expects.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            text = line.removeprefix(BOM if number == 1 else b"").strip()
+            if not text:
+                continue
+            data = _object(text)
+            if data is None and not line.endswith(b"\n") and torn:
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise RobustsegError(
-                    f"expected one JSON object a line, got something else in line {number} of {path}; "
-                    "try the file as the run wrote it"
-                ) from error
+                if data is None:
+                    raise RobustsegError("expected a JSON object, got something else or half of one")
+                if not _sealed(text) and ("digest" in data or not unsealed(data)):
+                    raise RobustsegError("expected the digest of its content, got none or that of another content")
+                data.pop("digest", None)
+                value = parse(data)
+            except RobustsegError as error:
+                raise damaged(f"line {number} of {path}", error) from error
+            yield value
+
+
+def read_json(path: Path, parse: Callable[[dict[str, Any]], Any] = lambda data: data) -> Any:
+    """The JSON object that a whole file holds.
+
+    Args:
+        path: of the file. parse: what it means; it raises RobustsegError where that is not clear.
+
+    Raises:
+        RobustsegError: the file holds no JSON object, or not what `parse` expects.
+    """
+    data = _object(path.read_bytes().removeprefix(BOM))
+    try:
+        if data is None:
+            raise RobustsegError("expected a JSON object, got something else or half of one")
+        return parse(data)
+    except RobustsegError as error:
+        raise damaged(str(path), error) from error
+
+
+def damaged(place: str, error: RobustsegError) -> RobustsegError:
+    """The sentence that says where a file is not as it was written, and how."""
+    reason = str(error).partition("; try")[0]
+    return RobustsegError(
+        f"expected {place} as it was written, got a change or damage ({reason}); try an intact copy, or make it again"
+    )
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    """The JSON object that a text is, None where it is none: strictly UTF-8, finite numbers, each key once."""
+    try:
+        data = json.loads(text.decode(), object_pairs_hook=_each_once, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key stands twice")
+    return data
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("too large a number")
+    return value
+
+
+def _sealed(text: bytes) -> bool:
+    head, seal, digest = text.decode().rpartition(SEAL)
+    return bool(seal) and digest == f'{_digest(head)}"}}'
+
+
+def on_disk(text: str) -> Path | None:
+    """The file or folder that a text names; None where there is none, or the text can be no path, as a long spec."""
+    try:
+        path = Path(text)
+        return path if path.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def file_name(text: str, suffix: str = "") -> str:
+    """A name for a file that is `text` where every file system takes that, else readable and with a digest of it.
+
+    Different texts have different names, also where a file system does not tell small letters from capitals, cuts trailing
+    dots, composes accents, or knows devices called `con`.
+    """
+    plain = re.fullmatch(r"[a-z0-9_][a-z0-9._-]{0,119}", text) and text[-1] != "."
+    digested = re.search(r"-[0-9a-f]{16}$", text)  # looks like the name of another text
+    if not plain or digested or re.match(r"(con|prn|aux|nul|com\d|lpt\d)($|\.)", text):
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:80]
+        text = f"{readable or 'file'}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    return text + suffix
 
 
 def make_folder(path: Path) -> Path:
@@ -135,21 +251,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def _end_of_last_line(path: Path) -> int | None:
-    """Where the last complete line ends, or None where the target is no plain file (a device, a pipe)."""
+def _tail(path: Path) -> tuple[int | None, bytes]:
+    """Where the last complete line ends and what stands after it; None where the target is no plain file (a device, a pipe)."""
     if not path.is_file():
-        return None
+        return None, b""
     with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
+        end = file.seek(0, os.SEEK_END)
+        found = -1
+        while end > 0 and found < 0:
             start = max(0, end - 65536)
             file.seek(start)
             found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
             end = start
-    return 0
+        after = end + found + 1
+        file.seek(after)
+        return after, file.read().strip()
 
 
 def _cut(path: Path, size: int | None) -> None:

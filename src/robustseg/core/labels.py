@@ -1,12 +1,15 @@
 """Classes and the void label."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError
+from robustseg.core.schema import Between, fields_of
 
 IGNORE = 255
 """The label of a pixel that counts for nothing (void)."""
+
+Level = Annotated[int, Between(0, 255)]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class LabelSpace:
     """
 
     names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[tuple[Level, Level, Level], ...]
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
@@ -56,5 +59,9 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LabelSpace":
-        """Rebuild from what `asdict` and JSON made of it."""
-        return cls(tuple(data["names"]), tuple((int(r), int(g), int(b)) for r, g, b in data["palette"]))
+        """Rebuild from what `asdict` and JSON made of it.
+
+        Raises:
+            RobustsegError: it is something else.
+        """
+        return cls(**fields_of(cls, data, place="label_space"))

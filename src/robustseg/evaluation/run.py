@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypedDict, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from robustseg.core.files import append_line, make_folder, read_lines, sole_writ
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
+from robustseg.core.schema import fields_of, read_as
 from robustseg.core.types import Batch, Dataset, Monitor, Network, Perturbation, device_of, frozen, unchanged
 from robustseg.datasets.views import Content, batches, content, read
 from robustseg.evaluation.flags import doubts, label_doubts, repeats_not
@@ -38,7 +39,7 @@ from robustseg.networks.passes import counted
 from robustseg.results import metrics
 from robustseg.results.current import current, distinct
 from robustseg.results.panels import Panel, quantised, save_panel
-from robustseg.results.record import Counts, Record, measurement_key, read_records
+from robustseg.results.record import Counts, Record, measurement_key, record_lines
 from robustseg.results.summary import clean_of, summary, worst_images
 
 PRECISIONS = ("float32", "float64", "bfloat16")
@@ -258,8 +259,7 @@ class _Job:
 def _by_key(path: Path, *_: int) -> dict[str, Record]:
     """The records of a file by their keys, the first of equals; the file is read again only after it was written."""
     found: dict[str, Record] = {}
-    for line in read_lines(path):
-        record = Record.from_json(line)
+    for record in record_lines(path, torn=True):
         found.setdefault(record.key, record)
     return found
 
@@ -371,24 +371,40 @@ def _keep_present(folder: Path, records: list[Record]) -> list[Record]:
 
 @functools.lru_cache(maxsize=4)
 def _current_keys(path: Path, *_: int) -> set[str]:
-    return {record.key for record in current(read_records(path))}
+    return {record.key for record in current(list(record_lines(path, torn=True)))}
 
 
 def _summarised(folder: Path) -> list[Record]:
     """All records of a folder, with its `summary.json` written from them."""
-    everything = distinct(read_records(folder))
+    everything = distinct(list(record_lines(folder / "records.jsonl", torn=True)))
     write_whole(folder / "summary.json", json.dumps(summary(everything), indent=1) + "\n")
     return everything
 
 
 def _begun(progress: Path | None, job: _Job) -> tuple[dict[str, Any], "_Part | None"]:
     """How the run began and what it has counted: read from its progress file, or written there now."""
-    lines = list(read_lines(progress)) if progress and progress.is_file() else []
+    lines = list(read_lines(progress, _begun_line, torn=True)) if progress and progress.is_file() else []
     start = lines[0] if lines else {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit()}
     if progress and not lines:
         append_line(progress, start)
-    parts = [_Part.from_json(line) for line in lines[1:]]
-    return start, functools.reduce(operator.add, parts) if parts else None
+    total = functools.reduce(operator.add, lines[1:]) if lines[1:] else None
+    if progress and (not isinstance(start, dict) or (total and not total.begins(job))):
+        raise RobustsegError(
+            f"expected the batches of this run in {progress}, got others or not all; try removing that file, which starts the run again"
+        )
+    return start, total
+
+
+class _Start(TypedDict):
+    """When and by which code a run began."""
+
+    started: str
+    commit: str | None
+
+
+def _begun_line(data: dict[str, Any]) -> "dict[str, Any] | _Part":
+    """A line of a progress file: how the run began, or what a batch gave."""
+    return _Part.from_json(data) if "counts" in data else read_as(_Start, data)
 
 
 def _next_part(job: _Job, waiting: Iterator[Batch]) -> "_Part | None":
@@ -416,6 +432,12 @@ class _Part:
     def to_json(self) -> dict[str, Any]:
         return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "counts": [c.to_json() for c in self.counts]}  # fmt: skip
 
+    def begins(self, job: _Job) -> bool:
+        """Whether this is of the first images of a job, in their order, and of all its targets."""
+        done = tuple(job.data.ids[: len(self.counts[0].ids)]) if self.counts else ()
+        alike = all(counts.ids == done for counts in self.counts)
+        return alike and len(self.counts) == len(self.scores) == len(self.verdicts) == len(job.targets)
+
     def __add__(self, other: "_Part") -> "_Part":
         return _Part(
             [a + b for a, b in zip(self.counts, other.counts, strict=True)],
@@ -428,9 +450,7 @@ class _Part:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "_Part":
-        return cls(
-            **{"verdicts": [{}] * len(data["counts"]), **data, "counts": [Counts.from_json(c) for c in data["counts"]]}
-        )
+        return cls(**fields_of(cls, data))
 
 
 def _measure(job: _Job, batch: Batch) -> _Part:

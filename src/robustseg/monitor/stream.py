@@ -36,7 +36,7 @@ from torch import Tensor
 
 from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.files import append_line, json_line, make_folder, sole_writer, write_whole
 from robustseg.core.levels import to_8bit
 from robustseg.core.provenance import digest
 from robustseg.core.random import ImageRng
@@ -51,6 +51,7 @@ from robustseg.monitor.overlay import Canvas, Overlay, OverlayFrame
 from robustseg.monitor.triplet import Triplet
 from robustseg.networks.fast import fast
 from robustseg.networks.weights import load, save
+from robustseg.results.watched import FORMAT, about_of, events_of, frames_of
 
 SILENT = "no member answered"
 """The problem of a frame that no member could take."""
@@ -227,7 +228,7 @@ class _Run:
 
     def resume(self, about: dict[str, Any]) -> None:
         """Check that the folder holds this stream, if any, and go on after its last line."""
-        about |= {"format": 1, "triplet": self.given.spec, "weights": digest(self.given), "size": self.size}
+        about |= {"format": FORMAT, "triplet": self.given.spec, "weights": digest(self.given), "size": self.size}
         about |= {"quiet": self.quiet, "timeout": self.timeout, "attack": _about(self.injection)}
         about["schedule"] = asdict(self.adaptation.schedule) if self.adaptation else None
         about |= {} if self.quiet else {"threshold": self.given.threshold}
@@ -236,7 +237,7 @@ class _Run:
         self.about = json.loads(json.dumps(about))
         path = self.folder / "stream.json"
         if path.is_file():
-            (before,) = read_lines(path)
+            before = about_of(self.folder)
             apart = [name for name in {**self.about, **before} if before.get(name) != self.about.get(name)]
             if apart:
                 raise RobustsegError(
@@ -250,7 +251,7 @@ class _Run:
         """Go back to where the last line stands; a torn one is cut away."""
         with open(self.path, "r+b") as file:
             file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
-        for line in read_lines(self.path):
+        for line in frames_of(self.folder, self.about):
             self.next = line["frame"] + 1
             if "problem" in line:
                 continue
@@ -261,7 +262,8 @@ class _Run:
             self.sums = cusum.Sums(line["up"], line["down"], line["alarm"])
             self.failed = frozenset(line["failed"])
         if self.events.is_file():
-            told = [event for event in read_lines(self.events) if event["frame"] < self.next and event["kind"] != "end"]
+            known = events_of(self.folder, self.about, torn=True)
+            told = [event for event in known if event["frame"] < self.next and event["kind"] != "end"]
             write_whole(self.events, "".join(map(json_line, told)))
         if self.adaptation and self.kept.is_file():
             self.adaptation.adaptive.load_state_dict(load(self.kept).state_dict())
@@ -272,7 +274,7 @@ class _Run:
     def through(self, frames: Iterable[Frame]) -> Iterator[FrameDone]:
         """Watch the frames that are not done yet, after a look at those that are."""
         waiting, done, count = iter(frames), self.next, 0
-        known = read_lines(self.path) if done else iter(())
+        known = frames_of(self.folder, self.about) if done else iter(())
         start = time.perf_counter()
         while (frame := next(waiting, None)) is not None:
             count = frame.number + 1

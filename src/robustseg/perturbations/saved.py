@@ -4,16 +4,15 @@ A perturbation of a few gray levels may live on fractions of one. What counts ou
 image file can hold; so this is a perturbation that writes another's images and returns what is in the files.
 """
 
-import hashlib
 import io
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from robustseg.core.files import make_folder, write_whole
+from robustseg.core.files import file_name, make_folder, write_whole
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.registry import attack
@@ -34,7 +33,7 @@ def saved(
         images: `[b, 3, h, w]` in [0, 1].
         labels: `[b, h, w]`, void 255.
         perturbation: what moves the images.
-        folder: of the files; each perturbation and network has a folder of its own in it, each image its id as a name.
+        folder: of the files, see `files_of`.
         rng: as the perturbation takes it; its ids name the files.
 
     Returns:
@@ -47,8 +46,8 @@ def saved(
         return images.clone()
     perturbed = perturbation(network, images, labels, rng=rng)
     levels = to_8bit(perturbed, towards=images).permute(0, 2, 3, 1).cpu().numpy()
-    place = make_folder(Path(folder) / _name(perturbation.spec, network.spec))
-    files = [place / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png" for name in rng.ids]
+    files = files_of(folder, perturbation.spec, network.spec, rng.ids)
+    make_folder(files[0].parent)
     for file, picture in zip(files, levels, strict=True):
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
@@ -57,7 +56,11 @@ def saved(
     return torch.stack(read).permute(0, 3, 1, 2).to(images) / 255
 
 
-def _name(*specs: str) -> str:
-    """A folder name for specs: readable, and unlike that of any other."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(specs)).strip("-")
-    return f"{readable[:80]}-{hashlib.sha256('|'.join(specs).encode()).hexdigest()[:8]}"
+def files_of(folder: str, perturbation: str, network: str, ids: Sequence[str]) -> list[Path]:
+    """Where `saved` keeps images: each perturbation and network has a folder of its own, each image its id as a name.
+
+    Args:
+        folder: of all. perturbation, network: specs. ids: of the images; see `core.files.file_name`.
+    """
+    place = Path(folder) / file_name(f"{perturbation}\n{network}")
+    return [place / file_name(name, ".png") for name in ids]

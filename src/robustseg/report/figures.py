@@ -148,8 +148,9 @@ def _looks(records: Sequence[Record]) -> dict[Family, tuple[int, str]]:
     used = {"attack": 0, "noise": 0}
     for one in (found._replace(source="") for found in family_names(records)):
         if one not in looks:
-            looks[one] = (used[one.kind], f"rs-{one.kind[0]}{used[one.kind] % len(ATTACKS)}")
-            used[one.kind] += 1
+            kind = "attack" if one.kind == "attack" else "noise"
+            looks[one] = (used[kind], f"rs-{kind[0]}{used[kind] % len(ATTACKS)}")
+            used[kind] += 1
     return looks
 
 

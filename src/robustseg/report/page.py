@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file that needs no network, no script and no torch to be read."""
 
 import base64
+import hashlib
 import io
 import shlex
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from robustseg.results import metrics
 from robustseg.results.current import current, distinct, stale_sentence
 from robustseg.results.findings import Finding, read_findings
 from robustseg.results.panels import Panel, read_caption, read_panel, tiles
-from robustseg.results.record import Record, read_records
+from robustseg.results.record import SCHEMA, Record, read_records
 from robustseg.results.summary import clean_of
 
 MOST_PANELS = 20
@@ -71,9 +72,13 @@ def page(
 
 
 def document(title: str, body: str) -> str:
-    """A whole HTML document in the look of the house, with nothing from outside."""
+    """A whole HTML document in the look of the house, with nothing from outside and no script but the one of the house."""
     texts = {name: (resources.files("robustseg.report") / f"page.{name}").read_text("utf-8") for name in ("css", "js")}
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    known = base64.b64encode(hashlib.sha256(texts["js"].encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{known}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -99,7 +104,7 @@ def _header(found: Sequence[tables.Group]) -> str:
     links = "".join(f'<a href="#data-{i}">{escape(_title(group))}</a>' for i, group in enumerate(found, 1))
     contents = f"<nav>{links}</nav>" if several else ""
     return (
-        f'<header><p class="kicker">{" · ".join(filter(None, (kicker, dates)))}</p>'
+        f'<header><p class="kicker">{escape(" · ".join(filter(None, (kicker, dates))))}</p>'
         f"<h1>{_unbroken(sentences[0])}</h1>{leads}{contents}</header>"
     )
 
@@ -274,8 +279,8 @@ def _telling(own: Sequence[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
 
 
 def _record_of(path: Path, group: tables.Group) -> Record | None:
-    key = read_caption(path).record
-    return next((record for record in group.records if record.key == key), None)
+    shown = read_caption(path)
+    return next((r for r in group.records if r.key == shown.record and shown.id in r.ids), None)
 
 
 def _panel(panel: Panel, record: Record, group: tables.Group) -> str:
@@ -335,7 +340,7 @@ def _command(own: Sequence[Record]) -> str:
     size = f" --size {first.size[0]}x{first.size[1]}" if first.size else ""
     parts.append(
         f"--images {len(first.ids)} --batch-size {first.batch_size}{size} --seed {first.seed} "
-        f"--device {_quoted(first.device.split()[0] if first.device else 'cpu')} --precision {first.precision} --out DIR"
+        f"--device {_quoted((first.device.split() or ['cpu'])[0])} --precision {first.precision} --out DIR"
     )
     return "robustseg evaluate \\\n    " + " \\\n    ".join(parts)
 
@@ -372,11 +377,11 @@ def _conditions(records: Sequence[Record]) -> str:
 
 
 def _unverified(records: Sequence[Record]) -> dict[str, str]:
-    """Said once: which records do not tell whether images, masks or code have changed since."""
-    old = sum(not record.verified for record in records)
+    """Said once: which records do not tell whether images, masks, code or they themselves have changed since."""
+    old = sum(not record.verified or record.schema < SCHEMA for record in records)
     said = (
-        f"{old} of {len(records)} records were measured before records kept digests of the images, masks and code that "
-        "they rest on: whether those have changed since is not known"
+        f"{old} of {len(records)} records were measured before records kept digests of themselves and of the images, masks and "
+        "code that they rest on: whether those have changed since is not known"
     )
     return {"unverified": said} if old else {}
 

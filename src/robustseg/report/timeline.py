@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import read_lines, write_whole
+from robustseg.core.files import write_whole
 from robustseg.report.page import document
 from robustseg.report.words import DASH
+from robustseg.results.watched import about_of, events_of, frames_of
 
 COLUMNS, LATENCIES, EVENTS, ENDS = 900, 10_000, 400, 20
 """At most: columns of the timeline, last frames that latencies come from, events in the table;
@@ -85,7 +86,7 @@ def read_timeline(folder: str | Path) -> Timeline:
     """The timeline of a folder that `robustseg monitor` wrote, of a stopped stream too.
 
     Raises:
-        RobustsegError: there is none.
+        RobustsegError: there is none, or a line of it is torn or changed since it was written.
     """
     folder = Path(folder)
     lines = folder / "frames.jsonl"
@@ -93,15 +94,15 @@ def read_timeline(folder: str | Path) -> Timeline:
         raise RobustsegError(
             f"expected a watched stream in {folder}, got none; try: robustseg monitor … --out {folder}"
         )
-    (about,) = read_lines(folder / "stream.json")
-    last = max((line["frame"] for line in read_lines(lines)), default=-1)
+    about = about_of(folder)
+    last = max((line["frame"] for line in frames_of(folder, about, torn=True)), default=-1)
     step = max(1, -(-(last + 1) // COLUMNS))
     columns, unread, frames = [], 0, 0
     latencies: deque[float] = deque(maxlen=LATENCIES)
     ratios: deque[float] = deque(maxlen=LATENCIES)
     seconds, updates = 0.0, 0
     ends: tuple[list[float], deque[float]] = ([], deque(maxlen=ENDS))
-    for _, group in groupby(read_lines(lines), key=lambda line: line["frame"] // step):
+    for _, group in groupby(frames_of(folder, about, torn=True), key=lambda line: line["frame"] // step):
         few = list(group)
         columns.append(_column(few))
         frames += len(few)
@@ -114,9 +115,9 @@ def read_timeline(folder: str | Path) -> Timeline:
                 ends[1].append(line["agreement"])
                 if len(ends[0]) < ENDS:
                     ends[0].append(line["agreement"])
-            if "bare" in line:
+            if "bare" in line and line["seconds"]:
                 ratios.append(line["bare"] / line["seconds"])
-    counts, events, limits = _events(folder / "events.jsonl")
+    counts, events, limits = _events(events_of(folder, about, torn=True))
     slow = np.array(latencies or [math.nan])
     speed = Speed(
         rate=(frames - unread) / seconds if seconds else math.nan,
@@ -140,11 +141,11 @@ def _column(lines: Sequence[dict[str, Any]]) -> Column:
     )
 
 
-def _events(path: Path) -> tuple[dict[str, int], list[dict[str, Any]], dict[str, float] | None]:
+def _events(told: Iterator[dict[str, Any]]) -> tuple[dict[str, int], list[dict[str, Any]], dict[str, float] | None]:
     counts: dict[str, int] = {}
     events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
     limits = None
-    for event in read_lines(path) if path.is_file() else ():
+    for event in told:
         counts[event["kind"]] = counts.get(event["kind"], 0) + 1
         limits = event.get("limits", limits)
         events.append(event)
@@ -181,13 +182,13 @@ def outcome(timeline: Timeline) -> list[str]:
 
 def _attack_sentences(timeline: Timeline, own: Sequence[dict[str, Any]]) -> Iterator[str]:
     attack = timeline.about["attack"]
-    right = [e for e in own if e["member"] == attack["target"]]
+    right = [e for e in own if e.get("member") == attack["target"]]
     if not own:
         yield f"The attack on the {attack['target']} was not noticed."
         return
     delay = (right or own)[0]["frame"] - attack["first"]
     when = "in its first frame" if delay == 0 else f"{delay} frame{'s' * (delay != 1)} after it began"
-    blamed = "" if right else f", but the {own[0]['member']} was blamed"
+    blamed = "" if right else f", but the {own[0].get('member', 'wrong one')} was blamed"
     yield f"The attack on the {attack['target']} was noticed {when}{blamed}."
     clears = [e["frame"] for e in timeline.events if e["kind"] == "clear" and e["frame"] > own[-1]["frame"]]
     if not clears and timeline.frames > attack["end"]:

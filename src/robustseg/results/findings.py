@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import read_lines
+from robustseg.core.schema import fields_of
 from robustseg.results.record import Record
 from robustseg.results.summary import conditions
 
 OK, SUSPICIOUS, NOT_CHECKED = "ok", "suspicious", "not checked"
 FILE = "audit.jsonl"
+FORMAT = 2
+"""The version of a finding's fields; those of format 1 are the same, in lines without a digest."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,29 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""
-        return {"format": 1, **asdict(self)}
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Finding":
         """The inverse of `to_json`.
 
         Raises:
-            RobustsegError: the line was written by another format of this package.
+            RobustsegError: it is no finding, or one of a later format.
         """
-        if data.get("format") != 1:
+        if not _early(data) and data.get("format") != FORMAT:
             raise RobustsegError(
-                f"expected a finding of format 1, got {data.get('format')!r}; try the robustseg version that wrote it"
+                f"expected a finding of format 1 or {FORMAT}, got {str(data.get('format'))[:40]}; "
+                "try the robustseg version that wrote it"
             )
-        known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
-        numbers = {name: math.nan if value is None else value for name, value in known.pop("numbers").items()}
-        return cls(**{**known, "ids": tuple(known["ids"]), "numbers": numbers})
+        found = cls(**fields_of(cls, data, required=[field.name for field in fields(cls)]))
+        if found.status not in (OK, SUSPICIOUS, NOT_CHECKED):
+            raise RobustsegError(f"expected a status such as '{OK}', got '{found.status[:40]}'")
+        return found
+
+
+def _early(data: dict[str, Any]) -> bool:
+    """Whether a line is of format 1, which had no digest."""
+    return type(data.get("format")) is int and data["format"] == 1
 
 
 def subject_of(record: Record) -> str:
@@ -89,11 +98,18 @@ def subject_of(record: Record) -> str:
     return hashlib.sha256(json.dumps(conditions(record)).encode()).hexdigest()[:16]
 
 
-def read_findings(folder: str | Path) -> list[Finding]:
-    """The findings of a run folder, of each control the latest; none where nobody audited it."""
+def read_findings(folder: str | Path, *, torn: bool = False) -> list[Finding]:
+    """The findings of a run folder, of each control the latest; none where nobody audited it.
+
+    Args:
+        folder: of the run. torn: leave out a last line that a crash tore off, as whoever goes on with the audit may.
+
+    Raises:
+        RobustsegError: a line is torn, changed since it was written, or no finding.
+    """
     file = Path(folder) / FILE
-    lines = read_lines(file) if file.is_file() else ()
-    return list({found.place: found for found in map(Finding.from_json, lines)}.values())
+    found = read_lines(file, Finding.from_json, unsealed=_early, torn=torn) if file.is_file() else ()
+    return list({finding.place: finding for finding in found}.values())
 
 
 def about(record: Record, findings: Sequence[Finding]) -> list[Finding]:

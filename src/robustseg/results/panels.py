@@ -6,12 +6,11 @@ is drawn, so that nothing is lost on the way and the report decides how large it
 
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +19,7 @@ from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import make_folder, write_whole
 from robustseg.core.labels import IGNORE, LabelSpace
 from robustseg.core.levels import to_8bit
+from robustseg.core.schema import read_as
 
 VOID_COLOUR = (0, 0, 0)
 RIGHT_COLOUR = (225, 228, 232)
@@ -57,7 +57,12 @@ class Panel:
 
 
 _ARRAYS = ("image", "perturbed", "labels", "before", "after")
-_TEXTS = ("id", "record")
+
+
+class _About(TypedDict):
+    id: str
+    record: str
+    label_space: LabelSpace
 
 
 def save_panel(folder: Path, name: str, panel: Panel) -> Path:
@@ -67,7 +72,7 @@ def save_panel(folder: Path, name: str, panel: Panel) -> Path:
         RobustsegError: it cannot be written.
     """
     path = Path(folder) / f"{name}.npz"
-    about = {**{key: getattr(panel, key) for key in _TEXTS}, "label_space": asdict(panel.label_space)}
+    about = {"id": panel.id, "record": panel.record, "label_space": asdict(panel.label_space)}
     buffer = io.BytesIO()
     arrays = {key: getattr(panel, key) for key in _ARRAYS}
     np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
@@ -90,7 +95,7 @@ def read_caption(path: Path) -> Caption:
         RobustsegError: the file is not a panel.
     """
     with _opened(path) as stored:
-        about = json.loads(stored["about"].tobytes())
+        about = read_as(_About, json.loads(stored["about"].tobytes()))
         return Caption(about["id"], about["record"])
 
 
@@ -101,10 +106,9 @@ def read_panel(path: Path) -> Panel:
         RobustsegError: the file is not a panel.
     """
     with _opened(path) as stored:
-        about = json.loads(stored["about"].tobytes())
+        about = read_as(_About, json.loads(stored["about"].tobytes()))
         arrays = {key: stored[key] for key in _ARRAYS}
-        texts = {key: about[key] for key in _TEXTS}
-        return Panel(**texts, label_space=LabelSpace.from_json(about["label_space"]), **arrays)
+        return Panel(about["id"], about["record"], about["label_space"], **arrays)
 
 
 @contextmanager
@@ -112,7 +116,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             yield stored
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # there is no telling what reading a torn or foreign file raises
         raise RobustsegError(f"expected a panel in {path}, got something else; try removing the file") from error
 
 

@@ -7,10 +7,10 @@ derived from its `Counts` later. NaN is "absent" and is written as `null`, never
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import read_lines
 from robustseg.core.labels import LabelSpace
 from robustseg.core.registry import describe
+from robustseg.core.schema import Amount, Between, Count, fields_of, read_as
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,69 @@ class Counts:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Counts":
-        """The inverse of `to_json`."""
-        k, n = len(data["confusion"]), len(data["ids"])
-        rows = {name: np.array(data[name], np.int64).reshape(n, k) for name in ("tp", "fp", "fn")}
-        return cls(tuple(data["ids"]), np.array(data["confusion"], np.int64).reshape(k, k + 1), **rows)
+        """The inverse of `to_json`.
+
+        Raises:
+            RobustsegError: it is something else, or the counts do not add up.
+        """
+        ids = read_as(tuple[str, ...], data.get("ids"), "counts.ids")
+        if len(set(ids)) != len(ids):
+            raise RobustsegError("expected each image once in counts.ids, got one twice")
+        confusion = data.get("confusion")
+        k, n = len(confusion) if isinstance(confusion, list) else 0, len(ids)
+        rows = {name: _counted(data.get(name), n, k, f"counts.{name}") for name in ("tp", "fp", "fn")}
+        found = cls(ids, _counted(confusion, k, k + 1, "counts.confusion"), **rows)
+        tp, fp, fn = (rows[name].sum(0) for name in ("tp", "fp", "fn"))
+        whole, right = found.confusion, found.confusion.diagonal()
+        if not all(map(np.array_equal, (tp, tp + fn, tp + fp), (right, whole.sum(1), whole[:, :k].sum(0)))):
+            raise RobustsegError("expected counts that add up to the confusion, got others")
+        return found
 
 
-SCHEMA = 2
-"""The version of a record's fields. Records of earlier versions are migrated when they are read."""
+def _counted(data: Any, rows: int, columns: int, place: str) -> np.ndarray:
+    """Lists of pixel counts as int64 `[rows, columns]`."""
+    lists: list[Any] = data if isinstance(data, list) else [None]
+    if len(lists) != rows or any(not isinstance(row, list) or len(row) != columns for row in lists):
+        raise RobustsegError(f"expected {rows} lists of {columns} whole numbers in {place}, got something else")
+    if any(type(value) is not int or not 0 <= value < 2**53 for row in lists for value in row):
+        raise RobustsegError(f"expected numbers of pixels in {place}, got something else")
+    found = np.array(lists, np.int64).reshape(rows, columns)
+    if found.sum(dtype=np.float64) >= 2**53:
+        raise RobustsegError(f"expected fewer than 2^53 pixels in {place}, got more")
+    return found
+
+
+SCHEMA = 3
+"""The version of a record's fields. Records of earlier versions are migrated when they are read; their lines have no digest."""
+
+FIRST = (
+    *("network", "source", "data", "perturbation", "label_space", "counts", "weights", "source_weights", "scores"),
+    *(
+        "verdicts",
+        "flags",
+        "files",
+        "seed",
+        "batch_size",
+        "size",
+        "precision",
+        "device",
+        "versions",
+        "commit",
+        "started",
+    ),
+    *("seconds", "forwards", "backwards"),
+)
+"""The fields that records of schema 1 have, and all later ones."""
+
+
+KINDS = ("", "clean", "noise", "attack", "corruption")
+Side = Annotated[int, Between(1, 2**31)]
+
+
+class _Budget(TypedDict):
+    norm: str
+    eps: float
+
 
 IDENTITY = (
     "network",
@@ -161,16 +217,16 @@ class Record:
     flags: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     seed: int = 0
-    batch_size: int = 1
-    size: tuple[int, int] | None = None
+    batch_size: Side = 1
+    size: tuple[Side, Side] | None = None
     precision: str = "float32"
     device: str = "cpu"
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     started: str = ""
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
+    seconds: Amount = 0.0
+    forwards: Count = 0
+    backwards: Count = 0
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -217,23 +273,44 @@ class Record:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Record":
-        """The inverse of `to_json`; records of schema 1 are migrated.
+        """The inverse of `to_json`; records of earlier schemas are migrated.
 
         Raises:
-            RobustsegError: the line was written by another schema of this package.
+            RobustsegError: it is no record, or one of a later schema.
         """
-        if data.get("schema") != SCHEMA and data.get("format") != 1:  # schema 1 was called format
+        schema = _schema(data)
+        if schema not in range(1, SCHEMA + 1):
             raise RobustsegError(
-                f"expected a record of schema 1 or {SCHEMA}, got {data.get('schema')!r}; "
-                "try the robustseg version that wrote it"
+                f"expected a record of schema 1 to {SCHEMA}, got {str(schema)[:40]}; try the robustseg version that wrote it"
             )
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data and f.name != "schema"}
-        known["label_space"] = LabelSpace.from_json(data["label_space"])
-        known["counts"] = Counts.from_json(data["counts"])
-        known["size"] = tuple(data["size"]) if data.get("size") else None
-        known["scores"] = {k: [math.nan if v is None else v for v in vs] for k, vs in data.get("scores", {}).items()}
-        known["budget"] = Budget(data["budget"]["norm"], data["budget"]["eps"]) if data.get("budget") else None
-        return cls(**known)
+        needed = [f.name for f in fields(cls)] if schema == SCHEMA else FIRST
+        plain = {**data, "schema": schema, "budget": None}
+        known = fields_of(cls, plain, required=needed)
+        if known.get("kind", "") not in KINDS:
+            raise RobustsegError(f"expected a kind of {', '.join(KINDS[1:])}, got '{known['kind'][:40]}'")
+        budget = read_as(_Budget | None, data.get("budget"), "budget")
+        found = cls(**{**known, "budget": budget and Budget(budget["norm"], budget["eps"])})
+        found._require_consistent()
+        return found
+
+    def _require_consistent(self) -> None:
+        if not (self.network and self.data and self.perturbation):
+            raise RobustsegError("expected specs of network, data and perturbation, got an empty one")
+        if not self.ids or len(self.label_space) != len(self.counts.confusion):
+            raise RobustsegError("expected counts of each class and of at least one image, got others")
+        lengths = [(name, len(values)) for name, values in self.scores.items()]
+        for name, length in [*lengths, *((name, len(values)) for name, values in self.verdicts.items())]:
+            if length != len(self.ids):
+                raise RobustsegError(f"expected {len(self.ids)} values, one an image, in {name[:40]}, got {length}")
+        for name, most in (("rms", math.inf), ("linf", math.inf), ("agreement", 1.0)):
+            if any(value < 0 or value > most for value in self.scores.get(name, ())):
+                raise RobustsegError(f"expected values of 0 to {most:g} in scores.{name}, got others")
+
+
+def _schema(data: Mapping[str, Any]) -> Any:
+    """The version of the fields, which schema 1 called format."""
+    schema = data.get("schema", data.get("format"))
+    return schema if type(schema) is int else None
 
 
 STRENGTHS = ("budget", "rms", "eps", "severity", "density", "amount")
@@ -244,13 +321,25 @@ def read_records(path: str | Path) -> list[Record]:
     """The records of a run: `path` is its folder or its `records.jsonl`.
 
     Raises:
-        RobustsegError: there are none.
+        RobustsegError: there are none, or as for `record_lines`.
     """
     file = Path(path)
     file = file / "records.jsonl" if file.is_dir() else file
     if not file.is_file():
         raise RobustsegError(f"expected records in {file}, got no such file; try: robustseg evaluate … --out {path}")
-    records = [Record.from_json(line) for line in read_lines(file)]
+    records = list(record_lines(file))
     if not records:
         raise RobustsegError(f"expected records in {file}, got an empty file; try: robustseg evaluate … --out {path}")
     return records
+
+
+def record_lines(file: Path, *, torn: bool = False) -> Iterator[Record]:
+    """The records of a `records.jsonl`, which may be empty.
+
+    Args:
+        file: to read. torn: leave out a last line that a crash tore off, as whoever goes on with the run may.
+
+    Raises:
+        RobustsegError: a line is torn, changed since it was written, or no record.
+    """
+    return read_lines(file, Record.from_json, unsealed=lambda data: _schema(data) in (1, 2), torn=torn)

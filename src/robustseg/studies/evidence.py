@@ -10,7 +10,7 @@ from typing import Any
 from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
 from robustseg.results.current import current
-from robustseg.results.record import Record, read_records
+from robustseg.results.record import Record, record_lines
 from robustseg.studies.measures import Measure, read_measures
 from robustseg.studies.study import CLEAN, Row, Study
 
@@ -52,10 +52,11 @@ class Evidence:
             self._sort(list(study.networks))
 
     @classmethod
-    def read(cls, study: Study, folder: Path) -> "Evidence":
-        """The evidence in a study's folder, which may be empty."""
+    def read(cls, study: Study, folder: Path, *, torn: bool = False) -> "Evidence":
+        """The evidence in a study's folder, which may be empty; `torn` as for `record_lines`."""
         places = [folder / place for place in dict.fromkeys(row.place for row in study.rows)]
-        records = [r for place in places if (place / "records.jsonl").is_file() for r in current(read_records(place))]
+        files = [file for place in places if (file := place / "records.jsonl").is_file()]
+        records = [record for file in files for record in current(list(record_lines(file, torn=torn)))]
         kept = dict.fromkeys([*places, *(folder / getattr(extra, "place", "") for extra in study.extras)])
         return cls(study, records, [m for place in kept for m in read_measures(place)], folder)
 

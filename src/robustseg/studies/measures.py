@@ -1,15 +1,16 @@
 """What a study measures beside records: values by image in `measures.jsonl`, and the step that fills it. Without torch."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustseg.core.errors import RobustsegError
 from robustseg.core.files import json_line, make_folder, read_lines, sole_writer, write_whole
 from robustseg.core.provenance import commit
+from robustseg.core.schema import fields_of
 from robustseg.results.record import Counts
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Batch = Work = Any  # torch is loaded where it is needed
 
-FILE = "measures.jsonl"
+FILE, FORMAT = "measures.jsonl", 2
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,31 @@ class Measure:
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes null when it is written."""
         return {
+            "format": FORMAT,
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "counts": self.counts and self.counts.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Measure":
-        """The inverse of `to_json` after JSON."""
-        values = {name: math.nan if value is None else float(value) for name, value in data["values"].items()}
-        return cls(**{**data, "values": values, "counts": data["counts"] and Counts.from_json(data["counts"])})
+        """The inverse of `to_json` after JSON.
+
+        Raises:
+            RobustsegError: it is something else.
+        """
+        if data.get("format", FORMAT) != FORMAT:
+            raise RobustsegError(
+                f"expected measures of format {FORMAT}, got others; try the robustseg version that wrote them"
+            )
+        return cls(**fields_of(cls, data, required=[field.name for field in fields(cls)]))
 
 
 def read_measures(folder: Path) -> list[Measure]:
     """The measures of a folder, of each kind, network and image the latest; none where there is no file."""
     path = folder / FILE
-    lines = map(Measure.from_json, read_lines(path)) if path.is_file() else ()
-    return list({(m.kind, m.who, m.image): m for m in lines}.values())
+    # measures of earlier versions have neither a format nor a digest
+    found = read_lines(path, Measure.from_json, unsealed=lambda data: "format" not in data) if path.is_file() else ()
+    return list({(m.kind, m.who, m.image): m for m in found}.values())
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,6 @@ class Measuring:
         folder = make_folder(work.folder / self.place)
         with sole_writer(folder):
             path = folder / FILE
-            before = path.read_text() if path.is_file() else ""
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
             lines = [json_line(replace(m, about=about, commit=commit()).to_json()) for m in found]
             write_whole(path, before + "".join(lines))

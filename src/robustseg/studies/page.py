@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import make_folder, write_whole
+from robustseg.core.files import make_folder, read_json, write_whole
+from robustseg.core.schema import Count, read_as
 from robustseg.report.figures import XMLNS
 from robustseg.report.page import document
 from robustseg.results.record import Record
@@ -88,6 +89,24 @@ class Table:
         return {"title": self.title, "columns": self.columns, "rows": rows, "note": self.note}
 
 
+class _Options(TypedDict, total=False):
+    """How a study was opened."""
+
+    tier: str
+    data: str
+    rows: list[str] | None
+    networks: list[str] | None
+    size: tuple[Count, Count] | None
+
+
+class _Run(TypedDict):
+    """What `verdicts.json` says of how a study was run."""
+
+    title: str
+    tier: str
+    options: NotRequired[_Options]
+
+
 class Figure(NamedTuple):
     """A drawing of the page.
 
@@ -114,9 +133,10 @@ def conclude(study: Study, folder: Path, out: Path | None = None) -> list[Verdic
         RobustsegError: there are no records, or the files cannot be written.
     """
     found = Evidence.read(study, folder)
-    if not found.records:
+    if not any(found.all(row) for row in study.rows):
         raise RobustsegError(
-            f"expected records of the study in '{folder}', got none; try robustseg reproduce without --from-records"
+            f"expected records of the study in '{folder}', got {len(found.records) or 'none'}"
+            f"{' of other networks or images' if found.records else ''}; try the folder of robustseg reproduce {study.name}"
         )
     verdicts = [claim.verdict(found) for claim in study.claims]
     tables, words, figures = study.tables(found), study.words(found), study.figures(found)
@@ -152,16 +172,21 @@ def as_run(name: str, folder: Path, tier: str | None = None) -> Study:
         name: of the study. folder: with records. tier: in place of the recorded one.
 
     Raises:
-        RobustsegError: the folder does not say which tier was run.
+        RobustsegError: the folder does not say which tier was run, or holds another study.
     """
     path = folder / "verdicts.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
-    options = {"tier": said.get("tier"), **said.get("options", {})}
+    said = read_json(path, lambda data: read_as(_Run, data)) if path.is_file() else None
+    options: dict[str, Any] = {"tier": said["tier"], **said.get("options", {})} if said else {}
     if tier:
         options["tier"] = tier
-    if not options["tier"]:
+    if not options:
         raise RobustsegError(f"expected the tier in '{path}', got no such file; try --tier")
-    return opened(name, **options)
+    study = opened(name, **options)
+    if said and said["title"] != study.title:
+        raise RobustsegError(
+            f"expected '{study.title}' in '{folder}', got '{said['title'][:200]}'; try the study of that folder"
+        )
+    return study
 
 
 def made_by(records: Sequence[Record], measures: Sequence[Measure] = ()) -> dict[str, str]:

@@ -127,7 +127,7 @@ class Work:
 
     def evidence(self) -> Evidence:
         """What is measured by now."""
-        return Evidence.read(self.study, self.folder)
+        return Evidence.read(self.study, self.folder, torn=True)
 
     def home(self, role: str) -> Path:
         """The folder of a network that the study trains."""

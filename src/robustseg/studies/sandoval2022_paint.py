@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustseg.core.files import make_folder, write_whole
+from robustseg.core.files import file_name, make_folder, write_whole
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import digest
 from robustseg.core.random import ImageRng
@@ -132,7 +132,7 @@ def _said(settings: Settings) -> str:
 
 
 def _picture(work: Work, kind: str, who: str, image: str) -> Path:
-    return make_folder(work.folder / "panels" / kind / who) / f"{image}.png"
+    return make_folder(work.folder / "panels" / kind / who) / file_name(image, ".png")
 
 
 def hole(labels: Tensor, image_id: str) -> Tensor:

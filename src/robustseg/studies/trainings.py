@@ -82,7 +82,7 @@ class Training:
         from robustseg.networks import weights
 
         history, best = (work.home(role) / name for name in ("history.jsonl", self.file))
-        lines = list(read_lines(history)) if history.is_file() else []
+        lines = list(read_lines(history, torn=True)) if history.is_file() else []
         if not lines or not best.is_file():
             return False
         wanted, made = self._arguments(), weights.notes_of(best).get("recipe", {})

@@ -188,7 +188,7 @@ class Training:
     def _keep(self, held_out: HeldOut) -> None:
         path = self.folder / "history.jsonl"
         # Lines that an interrupted run wrote after its last checkpoint are written again.
-        lines = [line for line in read_lines(path) if line["epoch"] < self.epoch] if path.is_file() else []
+        lines = [line for line in read_lines(path, torn=True) if line["epoch"] < self.epoch] if path.is_file() else []
         lines.append({"epoch": self.epoch, **held_out.figures, "time": time.time()})
         write_whole(path, "".join(map(json_line, lines)))
         if held_out.rank > self.best:

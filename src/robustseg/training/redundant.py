@@ -325,7 +325,7 @@ class _Run:
             self.update = state["update"]
             log.info("resumed at update %d", self.update)
         if self.fabric.is_global_zero and self.history.is_file():
-            lines = [line for line in read_lines(self.history) if line["update"] <= self.update]
+            lines = [line for line in read_lines(self.history, torn=True) if line["update"] <= self.update]
             write_whole(self.history, "".join(map(json_line, lines)))
 
 

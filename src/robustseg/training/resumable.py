@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
-from robustseg.core.files import json_line, write_whole
+from robustseg.core.files import write_whole
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Sample
@@ -165,7 +165,7 @@ class Checkpoint:
     def __init__(self, path: Path, fabric: Fabric, *, recipe: Mapping[str, Any], conditions: Mapping[str, Any]):
         self.path, self.fabric = path, fabric
         self.conditions: dict[str, Any] = {
-            "recipe": json_line(dict(recipe)),
+            "recipe": json.dumps(dict(recipe)),
             **conditions,
             "precision": str(fabric.strategy.precision.precision),
             "processes": fabric.world_size,
