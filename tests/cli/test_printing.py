@@ -49,7 +49,7 @@ def test_tables_are_whole_where_there_is_no_terminal(monkeypatch: pytest.MonkeyP
     records = [runs.record("zoo:a", "clean", 0.1, n=2), runs.record("zoo:a", spec, 0.4, n=2)]
     folder = runs.write(tmp_path / "run", records)
     assert spec in run("compare", str(folder), str(folder))
-    shared.print_summary(folder)
+    shared.print_summary(folder, shared.open_data("streets(scenes=1, frames=1, size='16x32')", None, None))
 
 
 def test_tables_are_folded_and_not_cut_on_a_narrow_terminal() -> None:
