@@ -1,5 +1,6 @@
 """The demo tells its story, goes on where it was cut, and the shipped triplet notices what it is shipped to notice."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from PIL import Image
 
 from robustseg import api, demo
+from robustseg.core.errors import RobustsegError
+from robustseg.core.files import sole_writer
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, frozen
 from robustseg.results.record import read_records
@@ -32,6 +35,16 @@ def test_a_demo_ends_in_a_table_a_report_and_a_picture(tmp_path: Path, monkeypat
         assert picture.width > 3 * 64
     assert "member" in made.report.read_text()
     assert len(read_records(tmp_path / "demo")) == 4 * len(demo.CHANGES)
+
+
+def test_a_demo_replaces_nothing_of_something_else_and_is_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as other, sole_writer(tmp_path):
+        refused = other.submit(demo.run_demo, tmp_path)
+        with pytest.raises(RobustsegError, match="another run that writes there"):
+            refused.result()
+    (tmp_path / "demo.png").touch()
+    with pytest.raises(RobustsegError, match=r"got 'demo\.png' of something else"):
+        demo.run_demo(tmp_path)
 
 
 def test_the_shipped_triplet_notices_an_attack_on_its_teacher_and_repairs_the_answer() -> None:

@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from robustseg import api
-from robustseg.core.files import write_whole
+from robustseg.core.files import sole_writer, write_whole
+from robustseg.core.folders import require_own
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, device_of, frozen
@@ -76,9 +77,15 @@ def run_demo(
         device: where to run. on_batch: called after every batch.
 
     Raises:
-        RobustsegError: the folder cannot be written.
+        RobustsegError: the folder cannot be written, holds something else, or another run writes there.
     """
     folder = Path(folder)
+    with sole_writer(folder):
+        require_own(folder / "records.jsonl", ("summary.json", "demo.png", "report.html"))
+        return _run(folder, device, on_batch)
+
+
+def _run(folder: Path, device: str, on_batch: Callable[[Progress], None]) -> Demo:
     triplet = open_triplet(device)
     data = api.data(DATA)
     conditions = Conditions(batch_size=2)

@@ -301,3 +301,37 @@ def test_wherever_specs_are_copied_from_it_says_that_module_runs_code() -> None:
     assert said not in run("list", "data")
     for verb in ("evaluate", "train", "inpaint", "gradients"):
         assert said in " ".join(re.sub("[│╭╮╰╯─]", " ", run(verb, "--help")).split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --network x --data y --out OUT",
+        "monitor --triplet x --input y --out OUT",
+        "inpaint --network x --image y --mask z --out OUT",
+        "report OUT",
+        "audit OUT",
+        "demo --out OUT",
+        "reproduce baer2020 --out OUT",
+        "data streets --out OUT",
+        "depth x --data y --size 8x8 --out OUT",
+    ],
+)
+def test_one_of_several_processes_does_no_work_of_its_own(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    text = run(*command.replace("OUT", str(tmp_path / "out")).split(), code=2)
+    assert "expected one process, got 2 started by torchrun" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_several_processes_may_read_and_must_join_a_training(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    run("list", "study")
+    known = ("--data", DATA, "--holdout", DATA, "--device", "cpu", "--out", str(tmp_path / "out"))
+    text = run("train", "--network", network, *known, code=2)
+    assert "expected the 2 processes that MPI started to train together, got training in 1; try --devices 2" in text
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """inpaint and generate in process: what they write, and one sentence for what a user can mend."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from commands import run
 from robustseg import api
+from robustseg.core.files import sole_writer
 from robustseg.datasets.files import read_image
 from robustseg.networks.weights import save
 from robustseg.synthesis.output import picture_of
@@ -160,7 +162,7 @@ def test_what_cannot_be_generated_is_said_in_one_sentence(given, tmp_path, more,
 def test_gradients_of_each_class_or_one(given: dict[str, str], tmp_path: Path, more, maps) -> None:
     known = ("gradients", "--network", given["net"], "--image", given["image"], "--out", str(tmp_path))
     text = run(*known, *more, "--kind", "plain")
-    found = json.loads((tmp_path / "gradients.json").read_text())
+    found = json.loads((tmp_path / "gradients.json").read_text())["maps"]
     seen = api.network(given["net"]).predict(read_image(Path(given["image"]))[None])
     seen = seen[:, 4:20, 4:20] if "--region" in more else seen
     assert len(found) == (maps or len(seen.unique()))
@@ -175,3 +177,50 @@ def test_gradients_of_what_is_not_known_are_one_sentence(given: dict[str, str], 
     assert "expected a photograph at 'none.png'" in run(*known, "none.png", code=2)
     assert "got none; try white on black" in run(*known, given["image"], "--region", given["empty"], code=2)
     assert not (tmp_path / "out").exists()
+
+
+def verbs(given: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Each verb with what it needs, and the name of a picture that it writes."""
+    known = ("--network", given["net"], "--image", given["image"])
+    return {
+        "inpaint": (*known, "--mask", given["mask"], "--target", "car", "--steps", "2"),
+        "generate": ("--network", given["net"], "--target", given["target"], "--steps", "2"),
+        "gradients": (*known, "--label", "car", "--kind", "smooth"),
+    }
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "generate", "gradients"])
+def test_the_same_again_has_nothing_to_do_and_another_result_is_refused(given, tmp_path: Path, verb: str) -> None:
+    command = (verb, *verbs(given)[verb], "--out", str(tmp_path))
+    run(*command)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert f"nothing to do: {tmp_path} holds this result" in run(*command)
+    assert "expected seed 0 of the run in" in run(*command, "--seed", "1", code=2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "generate", "gradients"])
+def test_pictures_of_a_user_are_not_replaced(given, tmp_path: Path, verb: str) -> None:
+    picture = tmp_path / ("gradients.png" if verb == "gradients" else "image.png")
+    picture.write_bytes(b"mine")
+    text = run(verb, *verbs(given)[verb], "--out", str(tmp_path), code=2)
+    assert f"got '{picture.name}' of something else" in text
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(picture.name, b"mine")]
+
+
+def test_a_cut_between_pictures_is_made_good(given, tmp_path: Path) -> None:
+    inpaint(given, tmp_path)
+    before = (tmp_path / "result.json").read_bytes()
+    about = json.loads(before)["about"]
+    (tmp_path / "result.json").write_text(json.dumps({"about": about}))
+    (tmp_path / "image.png").unlink()
+    inpaint(given, tmp_path)
+    assert (tmp_path / "result.json").read_bytes() == before
+    assert (tmp_path / "image.png").is_file()
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "generate", "gradients"])
+def test_a_folder_that_is_written_to_is_refused(given, tmp_path: Path, verb: str) -> None:
+    with ThreadPoolExecutor(1) as other, sole_writer(tmp_path):
+        text = other.submit(run, verb, *verbs(given)[verb], "--out", str(tmp_path), code=2).result()
+    assert "another run that writes there" in text

@@ -2,12 +2,23 @@
 
 import math
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import append_line, file_name, json_line, on_disk, read_json, read_lines, write_whole
+from robustseg.core.files import (
+    append_line,
+    file_name,
+    json_line,
+    on_disk,
+    read_json,
+    read_lines,
+    sole_writer,
+    write_whole,
+)
 
 
 def test_nan_is_null_in_the_file_and_never_zero() -> None:
@@ -208,3 +219,60 @@ def test_a_long_spec_is_no_path(tmp_path: Path) -> None:
     assert on_disk(str(tmp_path)) == tmp_path
     for text in ("x" * 100_000, "a\x00b", str(tmp_path / "nothing"), "weights('" + "y" * 300 + "')"):
         assert on_disk(text) is None
+
+
+def elsewhere(call: Callable[[], object]) -> BaseException | None:
+    """What a call raises in another thread."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except RobustsegError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+def write_alone(folder: Path) -> None:
+    with sole_writer(folder):
+        pass
+
+
+def test_one_writer_a_folder_who_may_ask_again(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        with sole_writer(tmp_path / "."), sole_writer(tmp_path):
+            pass
+        assert "another run that writes there" in str(elsewhere(lambda: write_alone(tmp_path)))
+        assert elsewhere(lambda: write_alone(tmp_path / "inner")) is None
+    assert elsewhere(lambda: write_alone(tmp_path)) is None
+
+
+def test_a_writer_that_fails_gives_the_folder_up_and_leaves_no_empty_one(tmp_path: Path) -> None:
+    def fail(name: str) -> None:
+        with sole_writer(tmp_path / name):
+            (tmp_path / "old").mkdir(exist_ok=True)
+            raise ZeroDivisionError
+
+    for name in ("new", "old"):
+        with pytest.raises(ZeroDivisionError):
+            fail(name)
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    assert elsewhere(lambda: write_alone(tmp_path / "old")) is None
+
+
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with sole_writer(tmp_path):
+        pass
+    assert "cannot be locked (No locks available)" in caplog.text

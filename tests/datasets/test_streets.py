@@ -225,9 +225,29 @@ def test_export_is_a_camvid_folder(tmp_path):
     assert torch.equal(data[0].labels, Streets(seed=3, size="48x96")[0].labels)
 
 
+def test_a_finished_or_foreign_export_is_left_as_it_is(tmp_path):
+    root = export(tmp_path / "out", frames=1, size="32x64")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    export(root, frames=1, size="32x64")
+    with pytest.raises(RobustsegError, match=r"expected data .streets.* of the run in .*; try another folder"):
+        export(root, frames=1, size="32x64", seed=1)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    (tmp_path / "mine" / "test").mkdir(parents=True)
+    (tmp_path / "mine" / "test" / "a.png").touch()
+    with pytest.raises(RobustsegError, match=r"expected a new folder or one with streets\.json, got 'test/a\.png'"):
+        export(tmp_path / "mine", frames=1, size="32x64")
+
+
+def test_an_interrupted_export_is_completed(tmp_path):
+    root = export(tmp_path, frames=1, size="32x64")
+    (root / "poses.json").unlink()
+    export(root, frames=1, size="32x64")
+    assert len(read_export(root)) == 1
+
+
 def test_export_tells_what_is_wrong(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RobustsegError, match="expected to write"):
+    with pytest.raises(RobustsegError, match="expected to make the folder"):
         export(tmp_path / "file" / "out", frames=1, size="32x32")
     with pytest.raises(DatasetNotFound, match=r"poses\.json"):
         read_export(tmp_path)

@@ -250,12 +250,13 @@ def test_the_command_measures_and_draws(street, tmp_path):
     asked = ["depth", str(tmp_path), "--size", "32x64", "--device", "cpu", "--out", str(tmp_path / "out")]
     clip = "streets(scenes=1, frames=5, size='32x64', neighbours=True)"
     pictures = "streets(scenes=2, frames=1, size='48x64')"
-    for data in (["--data", clip, "--data", pictures], ["--data", pictures]):
-        run(*asked, *data)
+    run(*asked, "--data", clip, "--data", pictures)
+    assert f"nothing to do: {tmp_path / 'out' / 'depth.jsonl'} holds" in run(*asked, "--data", pictures)
+    run(*asked, "--data", pictures.replace("scenes=2", "scenes=1"))
     lines = list(read_lines(tmp_path / "out" / "depth.jsonl"))
     told = [sorted(line.keys() & {"depth", "views", "pose"}) for line in lines]
     assert told == [["depth", "pose", "views"], ["depth"], ["depth"]]
-    assert lines[1]["depth"]["network"]["abs_rel"] == lines[2]["depth"]["network"]["abs_rel"] > 0
+    assert lines[1]["depth"]["network"]["abs_rel"] > 0
     assert [line["picture"] for line in lines] == [f"depth-{i}.png" for i in range(3)]
     for i in (0, 1):
         with Image.open(tmp_path / "out" / f"depth-{i}.png") as drawn:

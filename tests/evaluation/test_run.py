@@ -566,11 +566,22 @@ def test_a_class_that_occurs_nowhere_is_flagged(tmp_path):
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
     from robustseg.core.files import sole_writer
 
-    with sole_writer(tmp_path), pytest.raises(RobustsegError, match="another run that writes there"):
-        evaluate(small(), Scenes(2), folder=tmp_path)
+    with ThreadPoolExecutor(1) as other, sole_writer(tmp_path):
+        refused = other.submit(evaluate, small(), Scenes(2), folder=tmp_path)
+        with pytest.raises(RobustsegError, match="another run that writes there"):
+            refused.result()
     evaluate(small(), Scenes(2), folder=tmp_path)
+
+
+def test_the_summary_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "summary.json").write_text("mine")
+    with pytest.raises(RobustsegError, match=r"expected a new folder or one with records\.jsonl, got 'summary\.json'"):
+        evaluate(small(), Scenes(2), folder=tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "mine"
 
 
 def test_a_perturbation_from_python_is_found_again_however_it_is_spelled(tmp_path):

@@ -23,6 +23,7 @@ from robustseg.core.spaces import label_space
 from robustseg.core.types import Network
 from robustseg.datasets.video import Frame
 from robustseg.monitor import stream
+from robustseg.monitor.adapt import Schedule
 from robustseg.monitor.cusum import Limits
 from robustseg.monitor.guard import Guard
 from robustseg.monitor.overlay import ALARM, QUIET, Canvas, OverlayFrame
@@ -255,6 +256,14 @@ def test_a_member_that_cannot_take_the_first_frame_is_named(tmp_path: Path, kind
     assert "A member failed 1 time, the last time the student at frame 0: an answer that is not finite." in outcome(
         read_timeline(tmp_path)
     )
+
+
+@pytest.mark.parametrize("name", ["frames.jsonl", "events.jsonl", "overlay.mp4", "adaptive.safetensors"])
+def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RobustsegError, match=rf"one with stream\.json, got '{name}' of something else"):
+        watch_stream(triplet(), frames(3), source="noise", folder=tmp_path, schedule=Schedule(), video=False)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
 def test_an_unreadable_frame_is_an_event_and_the_stream_goes_on(tmp_path: Path) -> None:

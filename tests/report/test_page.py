@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 import runs
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import append_line
+from robustseg.core.files import append_line, sole_writer
 from robustseg.core.labels import LabelSpace
 from robustseg.report import page, q_figure, recall_figure, strength_figure, tables, words, write_report
 from robustseg.report.figures import moved_apart, q_interval, q_panels, road_users
@@ -145,6 +146,23 @@ def test_a_panel_of_an_image_that_the_record_does_not_know_is_left_out(tmp_path:
     folder = runs.write(tmp_path, [record])
     save_panel(folder / "panels", "0", replace(runs.panel(record), id="elsewhere"))
     assert "elsewhere" not in write_report([folder], folder / "report.html").read_text("utf-8")
+
+
+def test_a_page_replaces_pages_only(report: Path, tmp_path: Path) -> None:
+    assert write_report([report.parents[1]], report) == report
+    other = tmp_path / "thesis.html"
+    other.write_text("<html>mine</html>")
+    for path in (other, tmp_path):
+        with pytest.raises(RobustsegError, match=r"expected a new file or an older page, got .* of something else"):
+            write_report([report.parents[1]], path)
+    assert other.read_text() == "<html>mine</html>"
+
+
+def test_a_folder_that_is_written_to_takes_no_page(report: Path) -> None:
+    with ThreadPoolExecutor(1) as other, sole_writer(report.parent):
+        refused = other.submit(write_report, [report.parents[1]], report)
+        with pytest.raises(RobustsegError, match="another run that writes there"):
+            refused.result()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

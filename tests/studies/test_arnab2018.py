@@ -42,6 +42,7 @@ from robustseg.studies.study import Row, Study, opened
 from robustseg.studies.trainings import Training
 from robustseg.studies.verdicts import HELD, NOT_HELD, NOT_TESTABLE
 from robustseg.training import Recipe
+from robustseg.training.task import Task
 
 NAMES = ("first", "second", "second-seed1", "second-seed2", "third")
 ATTACKS = Attacks(single=(1, 4, 8), iterative=(1, 4, 8), sea=(1,), sea_steps=3, around=(4, 8), transfer=8)
@@ -301,19 +302,34 @@ def test_shares_stand_evenly_on_both_axes_of_a_scatter() -> None:
     assert gaps == pytest.approx([gaps[0]] * len(gaps), abs=0.2)
 
 
-def test_a_network_trained_by_another_recipe_is_refused(tmp_path: Path) -> None:
+class Finished:
+    """A training that was done in no time."""
+
+    def __init__(self, task: Task, folder: Path):
+        self.setup, self.folder = task.setup, folder
+
+    def run(self, *_: object, tensorboard: bool) -> Path:
+        save(self.setup.network, self.folder / "best.safetensors")
+        write_whole(self.folder / "history.jsonl", json_line({"epoch": self.setup.recipe.epochs}))
+        return self.folder
+
+
+def test_a_network_trained_by_another_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = opened("arnab2018")
     given, work = study.networks["erfnet-eighth"], run.Work(study, tmp_path)
     assert isinstance(given, Training)
     assert not given.finished(work, "x")
-    home = make_folder(work.home("x"))
-    for recipe in (Recipe(**given.recipe), Recipe(**{**given.recipe, "seed": 5})):
-        made = dataclasses.replace(given, recipe=dataclasses.asdict(recipe))
-        save(api.network(given.architecture), home / "best.safetensors", recipe=dataclasses.asdict(recipe))
-        write_whole(home / "history.jsonl", json_line({"epoch": recipe.epochs}))
-        assert made.finished(work, "x")
-    with pytest.raises(RobustsegError, match="trained by the recipe of the study, got another seed; try another --out"):
-        given.finished(work, "x")
+    monkeypatch.setattr("robustseg.training.run.Training", Finished)
+    given.train(work, "x")
+    assert given.finished(work, "x")
+    wider = given.architecture.replace("width=0.125", "width=0.25")
+    for changed, named in (
+        ({"recipe": {**given.recipe, "seed": 5}}, "seed 0"),
+        ({"data": given.data.replace("seed=", "seed=1")}, "data .streets"),
+        ({"architecture": wider}, "network spec .erfnet"),
+    ):
+        with pytest.raises(RobustsegError, match=f"expected {named}.* of the run in .*; try another folder"):
+            dataclasses.replace(given, **changed).finished(work, "x")
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ def test_a_run_ends_in_tables_and_resumes_where_it_was_interrupted(tmp_path: Pat
     assert not [s for s in steps if s.startswith("train")]
     assert len(read_records(tmp_path)) == len(measured)
     other = _tiny(baer2020.setting("synthetic"), "camvid", streets["train"], **images, recipe={"learning_rate": 0.5})
-    with pytest.raises(RobustsegError, match="made by the recipe of its row"):
+    with pytest.raises(RobustsegError, match=r"expected learning_rate 0\.0001 of the run in"):
         run.reproduce(other, tmp_path)
 
 

@@ -215,6 +215,20 @@ def test_conclusions_are_made_again_from_the_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "verdicts.json").read_text())["tier"] == "synthetic"
 
 
+def test_tables_of_something_else_are_not_replaced(tmp_path: Path) -> None:
+    append_line(tmp_path / "records.jsonl", records()[0].to_json())
+    study, tables = replace(STUDY, name="sandoval2022"), tmp_path / "tables.md"
+    tables.write_text("mine")
+    for start in (lambda: conclude(study, tmp_path), lambda: run.reproduce(study, tmp_path)):
+        with pytest.raises(RobustsegError, match=r"one with verdicts\.json, got 'tables\.md' of something else"):
+            start()
+    (tmp_path / "verdicts.json").write_text(json.dumps({"title": "Another study"}))
+    for start in (lambda: conclude(study, tmp_path), lambda: run.reproduce(study, tmp_path)):
+        with pytest.raises(RobustsegError, match=r"to hold '.*', got 'Another study'; try another --out"):
+            start()
+    assert tables.read_text() == "mine"
+
+
 def test_tiers_are_known_by_name() -> None:
     with pytest.raises(RobustsegError, match="expected a tier, got 'huge'; try synthetic, camvid, full"):
         sandoval2022("huge")

@@ -101,7 +101,7 @@ def test_resumes_bit_for_bit(finished: Run, tmp_path: Path) -> None:
 
 
 def test_another_adversary_is_refused(finished: Run) -> None:
-    with pytest.raises(RobustsegError, match=r"expected task .*share=0.5.* got .*share=1.0.*another folder"):
+    with pytest.raises(RobustsegError, match=r"expected adversary .*share=0.5.* got .*share=1.0.*another folder"):
         run(finished.folder, Adversary(PGD, 1.0, 2))
 
 

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 
 from robustseg.core.errors import RobustsegError
 from robustseg.training import fabric
-from robustseg.training.fabric import fabric_on
+from robustseg.training.fabric import fabric_on, require_joined
 
 
 class Asked(Fabric):
@@ -45,6 +45,7 @@ def test_fabric_is_asked_for_the_named_device(
     device: str, devices: int, accelerator: str, chosen: int | list[int]
 ) -> None:
     made: Any = fabric_on(device, "bf16-mixed", devices=devices)
+    assert made.given.pop("plugins")  # no launcher: Fabric starts the processes, also within a SLURM job
     assert made.given == {"accelerator": accelerator, "devices": chosen, "precision": "bf16-mixed"}
     assert made.launched
 
@@ -65,3 +66,25 @@ def test_the_cpu_is_ready_for_training() -> None:
     made = fabric_on("cpu")
     assert made.device == torch.device("cpu")
     assert made.world_size == 1
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_fabric_did_not_join_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = fabric_on("cpu")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv(name, "2")
+    for devices in (1, 3):
+        with pytest.raises(
+            RobustsegError, match=f"expected the 2 processes .* together, got .*{devices}; try --devices 2"
+        ):
+            fabric_on("cpu", devices=devices)
+    with pytest.raises(RobustsegError, match=r"expected the 2 processes that .* started to train together"):
+        fabric_on("cpu", devices=2)  # what does not tell its rank joins nothing
+    with pytest.raises(RobustsegError, match=r"expected the 2 processes that .* started to train together"):
+        require_joined(alone)
+
+
+def test_a_shell_within_a_slurm_job_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    require_joined(fabric_on("cpu"))

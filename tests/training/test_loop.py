@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robustseg.core.errors import LabelSpaceMismatch, RobustsegError, SpecError
-from robustseg.core.files import read_lines
+from robustseg.core.files import read_lines, sole_writer
 from robustseg.core.types import Dataset, Sample
 from robustseg.datasets import Resized
 from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
-from robustseg.training import Adversary, Recipe, Step, resumable, train
+from robustseg.training import Adversary, Recipe, Step, resumable, run, train
+from robustseg.training.fabric import fabric_on
 from robustseg.training.resumable import Remembered
+from robustseg.training.task import Setup
 
 QUICK = Recipe(epochs=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2)
 
@@ -117,6 +120,7 @@ def test_a_run_under_other_conditions_is_refused(finished: Path, changed: dict[s
 
 def test_a_torn_checkpoint_is_one_sentence(finished: Path, tmp_path: Path) -> None:
     whole = (finished / "last.ckpt").read_bytes()
+    (tmp_path / "train.json").write_bytes((finished / "train.json").read_bytes())
     for torn in (b"", b"text", whole[: len(whole) // 2]):
         (tmp_path / "last.ckpt").write_bytes(torn)
         with pytest.raises(RobustsegError, match=r"expected a whole checkpoint, got a torn or foreign .*last\.ckpt"):
@@ -341,3 +345,131 @@ def test_resumes_bit_for_bit_where_the_data_exceed_the_cache(tmp_path: Path, mon
     whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert best.read_bytes() == again.read_bytes()
+
+
+class Marked(Blocks):
+    """Blocks of which one pixel of one mask, or of one image, is another; of the same spec and ids."""
+
+    def __init__(self, part: str):
+        super().__init__()
+        self.part = part
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        getattr(sample, self.part)[..., 3, 3] = 0 if self.part == "image" else 5
+        return sample
+
+
+@pytest.mark.parametrize("part", ["image", "labels"])
+@pytest.mark.parametrize("name", ["data", "holdout"])
+def test_other_images_or_masks_of_the_same_names_are_refused(finished: Path, name: str, part: str) -> None:
+    given = {"data": Blocks(), "holdout": Blocks(), name: Marked(part)}
+    sentence = r"expected (held-out )?data 'blocks, 4 images with content \w+' of the run in .*, got 'blocks, 4"
+    with pytest.raises(RobustsegError, match=sentence):
+        train(small(), given["data"], holdout=given["holdout"], folder=finished, recipe=QUICK)
+
+
+def test_other_start_weights_or_code_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = small()
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    with pytest.raises(RobustsegError, match=r"expected start weights '\w+' of the run in .*, got '\w+'; try another"):
+        train(other, Blocks(), holdout=Blocks(), folder=finished, recipe=QUICK)
+    monkeypatch.setattr("robustseg.training.run.code_of", lambda network: "edited")
+    with pytest.raises(RobustsegError, match=r"expected code of the network '' of the run in .*, got 'edited'"):
+        train(small(), Blocks(), holdout=Blocks(), folder=finished, recipe=QUICK)
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_a_finished_run_is_left_as_it_is(finished: Path) -> None:
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    steps: list[Step] = []
+    best = train(small(), Blocks(), holdout=Blocks(), folder=finished, recipe=QUICK, on_step=steps.append)
+    assert (best, steps) == (finished / "best.safetensors", [])
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+    setup = Setup(small(), Blocks(), Blocks(), QUICK, fabric_on("cpu"))
+    assert run.finished(setup, finished)
+    assert not run.finished(setup, finished / "other")
+    with pytest.raises(RobustsegError, match="expected seed 0 of the run"):
+        run.finished(setup._replace(recipe=dataclasses.replace(QUICK, seed=3)), finished)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "last.ckpt", "history.jsonl"])
+def test_files_of_something_else_are_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RobustsegError, match=f"one with train.json, got '{name}' of something else"):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_one_training_at_a_time_in_a_folder(finished: Path) -> None:
+    with ThreadPoolExecutor(1) as other, sole_writer(finished):
+        refused = other.submit(train, small(), Blocks(), holdout=Blocks(), folder=finished, recipe=QUICK)
+        with pytest.raises(RobustsegError, match="another run that writes there"):
+            refused.result()
+
+
+def test_an_interruption_before_the_first_checkpoint_leaves_the_folder_free(tmp_path: Path) -> None:
+    def cut(step: Step) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK, on_step=cut)
+    other = dataclasses.replace(QUICK, learning_rate=2e-3, epochs=1, check_every=1)
+    assert train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=other).is_file()
+
+
+class Void(Blocks):
+    spec = "void"
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return Sample(sample.image, torch.full_like(sample.labels, 255), sample.id)
+
+
+def test_data_without_a_labelled_pixel_stop_a_training_before_its_first_step(tmp_path: Path) -> None:
+    for data, holdout in ((Blocks(), Void()), (Void(), Blocks())):
+        with pytest.raises(
+            RobustsegError, match="expected labelled pixels in 'void', got 4 images of void pixels only"
+        ):
+            train(small(), data, holdout=holdout, folder=tmp_path / "run", recipe=QUICK)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_best_finite_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.25, math.nan])
+    monkeypatch.setattr("robustseg.training.labels.miou_on", lambda *_: next(values))
+    steps: list[Step] = []
+    best = train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK, on_step=steps.append)
+    assert weights.notes_of(best)["holdout_miou"] == 0.25
+    assert steps[-1].held_out is not None
+    assert steps[-1].held_out.warning == "not finite, so these weights are not kept"
+
+
+def test_no_finite_measurement_is_an_error_and_weights_that_are_no_numbers_rank_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(average: nn.Module, *_: object) -> float:
+        next(average.parameters()).data.fill_(math.nan)
+        return 0.5  # what a network of NaN could be counted as
+
+    monkeypatch.setattr("robustseg.training.labels.miou_on", broken)
+    for _ in range(2):  # the second time the run is finished
+        with pytest.raises(RobustsegError, match="expected a finite measurement on 'blocks', got none in 4 epochs"):
+            train(small(), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=QUICK)
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+class Pooled(ERFNet):
+    """Batch norm of one value a channel and image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        norm = nn.BatchNorm2d(3).train(self.training)
+        return super().forward(images) + norm(images.mean((2, 3), keepdim=True)).mean()
+
+
+def test_a_batch_norm_of_one_value_is_one_sentence(tmp_path: Path) -> None:
+    one = dataclasses.replace(QUICK, batch_size=1)
+    with pytest.raises(RobustsegError, match=r"for batch norm, got 1 image a batch \(Expected more than 1 value"):
+        train(Pooled(classes="camvid", width=0.25), Blocks(), holdout=Blocks(), folder=tmp_path, recipe=one)

@@ -21,8 +21,10 @@ from robustseg.networks import weights
 from robustseg.networks.enet import ENet
 from robustseg.networks.erfnet import ERFNet
 from robustseg.testing import PixelNetwork
+from robustseg.training.fabric import fabric_on
 from robustseg.training.matching import feature_distances, inverse_feature_matching
 from robustseg.training.redundant import AdaptiveRecipe, Update, train_adaptive
+from robustseg.training.redundant import finished as is_finished
 from robustseg.training.resumable import Checkpoint
 
 QUICK = AdaptiveRecipe(updates=4, batch_size=2, crop=(16, 24), scale=(1.0, 1.0), check_every=2, learning_rate=1e-3)
@@ -54,6 +56,15 @@ class Halves(Unlabelled):
         labels = torch.zeros(16, 24, dtype=torch.int64)
         labels[:, 12:] = 1
         return dataclasses.replace(super().__getitem__(index), labels=labels)
+
+
+class Marked(Unlabelled):
+    """The same names, with another pixel."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        sample.image[:, 3, 3] = 0
+        return sample
 
 
 def small(seed: int, dropout: float = 0.1) -> ERFNet:
@@ -219,6 +230,7 @@ def test_a_finished_run_goes_on_to_more_updates(tmp_path: Path) -> None:
         ({"teacher": small(3)}, "expected teacher .* of the run in"),
         ({"student": small(3)}, "expected student .* of the run in"),
         ({"data": Unlabelled(4)}, "expected data 'unlabelled, 5 images .*got 'unlabelled, 4 images"),
+        ({"data": Marked()}, "expected data 'unlabelled, 5 images with content .*got 'unlabelled, 5 images with"),
         ({"change": {"alpha": 0.5}}, "expected alpha 0.6 of the run .*got 0.5"),
         ({"change": {"layers": ("down1",)}}, r"expected layers \['down1', 'up2'\] of the run"),
         ({"fabric": Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")}, "expected precision '32-true'"),
@@ -229,7 +241,44 @@ def test_a_run_under_other_conditions_is_refused(
 ) -> None:
     change = {"layers": ("down1", "up2"), **changed.pop("change", {})}
     with pytest.raises(RobustsegError, match=sentence):
-        run(finished[0], change=change, **changed)
+        run(finished[0], change=change, **{"holdout": Halves(), **changed})
+
+
+def test_other_held_out_masks_or_code_are_refused(
+    finished: tuple[Path, list[Update]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turned(Halves):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return dataclasses.replace(sample, labels=sample.labels.flip(1))
+
+    change = {"layers": ("down1", "up2"), "updates": 3}
+    with pytest.raises(RobustsegError, match=r"expected held-out data 'halves, 5 images with .*got 'halves, 5 images"):
+        run(finished[0], change=change, holdout=Turned())
+    monkeypatch.setattr("robustseg.training.redundant.code_of", lambda network: "edited")
+    with pytest.raises(RobustsegError, match=r"expected code of the teacher '' of the run in .*, got 'edited'"):
+        run(finished[0], change=change, holdout=Halves())
+
+
+def test_a_finished_run_is_known(finished: tuple[Path, list[Update]]) -> None:
+    recipe = dataclasses.replace(QUICK, layers=("down1", "up2"), updates=3)
+    given = {"teacher": small(1), "student": small(2), "data": Unlabelled(), "holdout": Halves()}
+    for updates, known in ((3, True), (4, False)):
+        more = dataclasses.replace(recipe, updates=updates)
+        assert is_finished(folder=finished[0], recipe=more, fabric=fabric_on("cpu"), **given) is known
+
+
+def test_a_training_with_labels_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_text("mine")
+    with pytest.raises(RobustsegError, match=r"one with train-adaptive\.json, got 'last\.ckpt' of something else"):
+        run(tmp_path)
+    assert (tmp_path / "last.ckpt").read_text() == "mine"
+
+
+def test_held_out_data_without_a_labelled_pixel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RobustsegError, match="expected labelled pixels in 'unlabelled', got 5 images of void pixels"):
+        run(tmp_path / "out", holdout=Unlabelled())
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_of_any_size_and_bfloat16(tmp_path: Path) -> None:

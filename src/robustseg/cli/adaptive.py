@@ -94,5 +94,7 @@ def train_adaptive(
             *networks, dataset, folder=out_dir, recipe=recipe, holdout=held_out, fabric=fabric, on_update=on_update
         )
     if fabric.is_global_zero:
+        if not progress.tasks[task].completed:
+            out.print(f"nothing to do: {out_dir} holds this training", highlight=False, markup=False, soft_wrap=True)
         text = f"adaptive student: {path}\nnext: robustseg evaluate --network {path} …"
         out.print(text, soft_wrap=True)

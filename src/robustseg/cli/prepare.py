@@ -124,7 +124,11 @@ def train(
     devices: Annotated[int, typer.Option(help="Processes, one device each; they train like one but for dropout.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
 ) -> None:
-    """Train a network with labels, under attack or with depth from video if wanted; keeps the best, goes on where it was cut."""
+    """Train a network with labels, under attack or with depth from video if wanted; keeps the best, goes on where it was cut.
+
+    The same command goes on in its folder, and a finished one is left as it is; with other settings, images, masks, start
+    weights or code the folder is refused.
+    """
     import torch
 
     from robustseg import api
@@ -203,6 +207,8 @@ def train(
             on_step=on_step,
         )
     if fabric.is_global_zero:
+        if progress.tasks[task].total is None:
+            out.print(f"nothing to do: {out_dir} holds this training", highlight=False, markup=False, soft_wrap=True)
         spec = str(best)
         if model.architecture.startswith("module("):  # a file names no code to import; the user does
             spec = f'"{model.architecture[:-1]}, weights={spec!r})"'

@@ -15,6 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from robustseg.core.errors import RobustsegError, readable
+from robustseg.core.processes import require_alone
 from robustseg.core.registry import LARGEST, RUNS_CODE
 
 if TYPE_CHECKING:
@@ -58,8 +59,19 @@ def table_of(*heads: str) -> Table:
     return Table(*(Column(head, overflow="fold") for head in heads), box=None)
 
 
+ANY_WORLD = ("train", "train-adaptive", "list", "doctor", "compare")
+"""The commands that several processes can run: together, or because nothing is written."""
+
+
 class _Group(TyperGroup):
     """Turns the errors that a user can mend into one sentence and exit code 2, and Ctrl-C into 130."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; most run in one process."""
+        found = super().resolve_command(ctx, args)
+        if found[0] not in ANY_WORLD:
+            require_alone()
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

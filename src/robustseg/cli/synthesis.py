@@ -1,7 +1,7 @@
 """The commands that show what a network sees: inpaint, generate, gradients."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -25,7 +25,8 @@ from robustseg.cli.shared import (
     whole,
 )
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import on_disk
+from robustseg.core.files import on_disk, sole_writer
+from robustseg.core.folders import result_in
 from robustseg.core.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def inpaint(
     from robustseg.core.film import require_format
     from robustseg.core.random import ImageRng
     from robustseg.datasets.views import resize_labels
-    from robustseg.synthesis.output import Reel, write_synthesis
+    from robustseg.synthesis.output import SYNTHESIS, SYNTHESIS_FILES, Reel, about, write_synthesis
     from robustseg.synthesis.paint import Settings, completed
     from robustseg.synthesis.paint import inpaint as run
 
@@ -96,14 +97,16 @@ def inpaint(
         labels = resize_labels(_labels(target, whole, built), (images.shape[2], images.shape[3]))[None].to(
             images.device
         )
-    reel = Reel()
-    with _shown(reel) as told:
-        done = run(built, images, masks, labels, settings=settings, rng=ImageRng(seed, [image.stem]), on_step=told)
-    hole = images.where(~masks.unsqueeze(1), 0.5)
-    shown = {"image": images, "hole": hole}
-    result = write_synthesis(
-        out_dir, built, labels.where(masks, IGNORE), done, settings=settings, given=shown, reel=reel, film=film
-    )
+    goal = labels.where(masks, IGNORE)
+    decided = about(built, images, masks, goal, verb="inpaint", settings=str(settings), seed=seed, film=film)
+    with _kept(out_dir / SYNTHESIS, decided, SYNTHESIS_FILES):
+        reel = Reel()
+        with _shown(reel) as told:
+            done = run(built, images, masks, labels, settings=settings, rng=ImageRng(seed, [image.stem]), on_step=told)
+        shown = {"image": images, "hole": images.where(~masks.unsqueeze(1), 0.5)}
+        result = write_synthesis(
+            out_dir, built, goal, done, settings=settings, given=shown, reel=reel, film=film, about=decided
+        )
     _print(out_dir, result)
 
 
@@ -135,7 +138,8 @@ def generate(
     """Draw an image in which a network sees a label map; without a map, what each class looks like to it."""
     from robustseg.core.film import require_format
     from robustseg.core.random import ImageRng
-    from robustseg.synthesis.output import Reel, class_sheet, write_picture, write_synthesis
+    from robustseg.datasets.views import content
+    from robustseg.synthesis.output import SYNTHESIS, SYNTHESIS_FILES, Reel, about, class_sheet, write_synthesis
     from robustseg.synthesis.paint import Settings, class_colours
     from robustseg.synthesis.paint import generate as run
 
@@ -143,17 +147,20 @@ def generate(
     require_format(film)
     built = open_network(network).to(pick_device(device))
     labels, shown = _scene(target, number, size, built)
-    start = None
+    start, drawn = None, ""
     if colours:
         data = open_data(colours, None, None)
         built.label_space.require_same(data.label_space, mine=built.spec, theirs=data.spec)
-        start = class_colours(data)
-    reel, rng = Reel(), ImageRng(seed, [f"image_{i}" for i in range(len(labels))])
-    with _shown(reel) as told:
-        done = run(built, labels, colours=start, settings=settings, rng=rng, on_step=told)
-    result = write_synthesis(out_dir, built, labels, done, settings=settings, given=shown, reel=reel, film=film)
-    if target is None:
-        write_picture(out_dir / "classes.png", class_sheet(built, done))
+        start, drawn = class_colours(data), f"{data.spec} with content {content(data).digest}"
+    known = {"verb": "generate", "settings": str(settings), "colours": drawn, "seed": seed, "film": film}
+    decided = about(built, labels, *shown.values(), **known)
+    with _kept(out_dir / SYNTHESIS, decided, SYNTHESIS_FILES):
+        reel, rng = Reel(), ImageRng(seed, [f"image_{i}" for i in range(len(labels))])
+        with _shown(reel) as told:
+            done = run(built, labels, colours=start, settings=settings, rng=rng, on_step=told)
+        more = {"classes.png": class_sheet(built, done)} if target is None else {}
+        options: dict[str, Any] = {"settings": settings, "given": shown, "reel": reel, "film": film, "more": more}
+        result = write_synthesis(out_dir, built, labels, done, **options, about=decided)
     _print(out_dir, result)
 
 
@@ -174,7 +181,7 @@ def gradients(
 
     from robustseg.core.random import ImageRng
     from robustseg.synthesis.gradients import input_gradients
-    from robustseg.synthesis.output import write_gradients
+    from robustseg.synthesis.output import GRADIENTS, GRADIENTS_FILES, about, write_gradients
     from robustseg.synthesis.paint import require_masks
 
     built = open_network(network).to(pick_device(device))
@@ -189,14 +196,26 @@ def gradients(
     if label is not None and (region or names.index(label) not in seen):
         seen = torch.full_like(seen, names.index(label)).where(where, IGNORE)
     classes = [names.index(label)] if label else [k for k in seen.unique().tolist() if k < len(names)]
-    maps = {}
-    for one in classes:
-        labels = torch.where(seen == one, one, IGNORE)
-        maps[names[one]] = input_gradients(built, images, labels, kind=kind, rng=ImageRng(seed, [image.stem]))
-    found = write_gradients(out_dir, images, maps)
+    decided = about(built, images, seen, verb="gradients", classes=classes, kind=kind, seed=seed)
+    with _kept(out_dir / GRADIENTS, decided, GRADIENTS_FILES):
+        maps = {}
+        for one in classes:
+            labels = torch.where(seen == one, one, IGNORE)
+            maps[names[one]] = input_gradients(built, images, labels, kind=kind, rng=ImageRng(seed, [image.stem]))
+        found = write_gradients(out_dir, images, maps, about=decided)
     for name, share, edges in found:
         out.print(f"{name}: high-frequency share {share:.2f}, agreement with edges {edges:.2f}")
     out.print(f"maps: {out_dir / 'gradients.png'}", soft_wrap=True)
+
+
+@contextmanager
+def _kept(head: Path, decided: Mapping[str, Any], files: Sequence[str]) -> Iterator[None]:
+    """Within: the only one to write into the folder of a head (see `core.folders`); a finished result ends the command."""
+    with sole_writer(head.parent):
+        if result_in(head, decided, files):
+            out.print(f"nothing to do: {head.parent} holds this result", soft_wrap=True)
+            raise typer.Exit
+        yield
 
 
 class _Photograph(NamedTuple):

@@ -1,12 +1,15 @@
 """Files that survive a crash and tell when they were damaged: sealed lines, whole files or nothing, one writer a folder."""
 
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +17,13 @@ from robustseg.core.errors import RobustsegError
 
 SEAL = '"digest":"'
 BOM = b"\xef\xbb\xbf"
+
+log = logging.getLogger(__name__)
+
+_held: ContextVar[frozenset[tuple[int, int]]] = ContextVar("_held", default=frozenset())
+"""The folders that the running code writes alone, by device and inode; other threads hold their own."""
+_LOCKLESS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+"""What `flock` answers on file systems without such a lock."""
 
 
 def json_line(data: Any) -> str:
@@ -41,26 +51,49 @@ def _null_for_nan(data: Any) -> Any:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Within: no other process writes a run into this folder. A process that dies gives it up.
+    """Within: no other process and no other thread writes a run into this folder. A process that dies gives it up.
+
+    The folder is made, and removed again if it is new and stays empty. What runs within may ask for the same folder again.
+    On a file system without locks a warning is logged.
 
     Raises:
-        RobustsegError: another process does.
+        RobustsegError: another one writes there, or the folder cannot be made.
     """
+    new = not folder.exists()
+    about = os.stat(make_folder(folder))
+    place = about.st_dev, about.st_ino
+    descriptor = None if place in _held.get() else _locked(folder)
+    before = _held.set(_held.get() | {place})
+    try:
+        yield
+    finally:
+        _held.reset(before)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a folder until it is closed; None where there is no such lock."""
     try:
         import fcntl
-    except ImportError:  # Windows has no such lock; two runs in one folder are then the user's to avoid
-        yield
-        return
+    except ImportError:  # Windows: two runs in one folder are the user's to avoid
+        return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError as error:
+        os.close(descriptor)
         raise RobustsegError(
             f"expected to be alone in {folder}, got another run that writes there; try another --out, or wait for it"
         ) from error
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _LOCKLESS:
+            os.close(descriptor)
+            raise
+        log.warning("%s cannot be locked (%s): do not start a second run there", folder, error.strerror)
+    return descriptor
 
 
 def append_line(path: Path, data: Any) -> None:

@@ -25,6 +25,7 @@ from robustseg.core import registry
 from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.files import append_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.folders import require_own
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import commit, device_name, digest, peak_memory, sha256, versions
 from robustseg.core.random import ImageRng
@@ -129,7 +130,8 @@ def evaluate(  # type: ignore[misc]  # the overloads say **options for brevity
 
     Raises:
         LabelSpaceMismatch: a network and the data do not speak of the same classes.
-        RobustsegError: the data is empty, or the perturbation gave something that is no image.
+        RobustsegError: the data is empty, the perturbation gave something that is no image, another run writes into the
+            folder, or the folder holds the summary of something else.
     """
     if isinstance(networks, str) or isinstance(data, str) or isinstance(perturbation, str):
         raise RobustsegError("expected built things, got a spec; try rs.network(…), rs.data(…), rs.perturbation(…)")
@@ -139,6 +141,8 @@ def evaluate(  # type: ignore[misc]  # the overloads say **options for brevity
         place = None if folder is None else make_folder(Path(folder))
         # the targets of all jobs, in order, are the networks in order
         with sole_writer(place) if place else nullcontext():
+            if place:
+                require_own(place / "records.jsonl", ("summary.json",))
             result = [record for job in jobs for record in _run(job, place, panels, on_batch)]
     return result[0] if isinstance(networks, Network) else result
 

@@ -37,6 +37,7 @@ from torch import Tensor
 from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError
 from robustseg.core.files import append_line, json_line, make_folder, sole_writer, write_whole
+from robustseg.core.folders import require_own
 from robustseg.core.levels import to_8bit
 from robustseg.core.provenance import digest
 from robustseg.core.random import ImageRng
@@ -93,6 +94,9 @@ class Injection:
         """The images of a frame, attacked through a network."""
         rng = ImageRng(self.seed, [str(number)])
         return self.perturbation(network, images, network.predict(images), rng=rng)
+
+
+FILES = ("frames.jsonl", "events.jsonl", "overlay*.mp4", "timeline.html")
 
 
 class FrameDone(NamedTuple):
@@ -161,6 +165,7 @@ def watch_stream(
         triplet = triplet.with_(adaptive=copy.deepcopy(triplet.adaptive))
     with ExitStack() as stack:
         stack.enter_context(sole_writer(folder))
+        require_own(folder / "stream.json", FILES + (("adaptive.safetensors",) if schedule else ()))
         stack.enter_context(frozen(triplet))
         run = _Run(triplet, folder, size=size, quiet=quiet, injection=injection, timeout=timeout, schedule=schedule)
         run.resume({"source": source, "rate": str(rate)})

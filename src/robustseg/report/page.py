@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import json_line, write_whole
+from robustseg.core.files import json_line, sole_writer, write_whole
 from robustseg.core.registry import RUNS_CODE
 from robustseg.report import tables, words
 from robustseg.report.figures import XMLNS, q_figure, recall_figure, road_users
@@ -24,6 +24,10 @@ from robustseg.results.record import SCHEMA, Record, read_records
 from robustseg.results.summary import clean_of
 
 MOST_PANELS = 20
+
+
+TITLE = b"<title>robustseg "
+"""Within the first bytes of each page that `write_page` may replace."""
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -45,12 +49,22 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     panels = [path for folder in folders for path in sorted((Path(folder) / "panels").glob("*.npz"))]
     findings = [finding for folder in folders for finding in read_findings(folder)]
     path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RobustsegError(f"expected to make {path.parent}, got '{error.strerror}'; try another --out") from error
-    write_whole(path, page(records, panels, findings, stale=stale))
+    write_page(path, page(records, panels, findings, stale=stale))
     return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page of `document`, in the place of an older one if there is one; its folder is made.
+
+    Raises:
+        RobustsegError: the file is there and no such page, another run writes into the folder, or it cannot be written.
+    """
+    with sole_writer(path.parent):
+        if path.exists() and not (path.is_file() and TITLE in path.read_bytes()[:4000]):
+            raise RobustsegError(
+                f"expected a new file or an older page, got '{path}' of something else; try another --out"
+            )
+        write_whole(path, text)
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import write_whole
-from robustseg.report.page import document
+from robustseg.report.page import document, write_page
 from robustseg.report.words import DASH
 from robustseg.results.watched import about_of, events_of, frames_of
 
@@ -234,7 +233,7 @@ def write_timeline(folder: str | Path) -> Path:
         "</section>"
     )
     path = Path(folder) / "timeline.html"
-    write_whole(path, document("robustseg monitor", body))
+    write_page(path, document("robustseg monitor", body))
     return path
 
 

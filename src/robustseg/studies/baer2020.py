@@ -21,7 +21,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,19 +145,9 @@ class Finetuning:
 
     def finished(self, work: Work, role: str) -> bool:
         """Whether the last update was made, by the recipe of its row from these networks."""
-        from robustseg.core.provenance import digest
-        from robustseg.networks import weights
+        from robustseg.training.redundant import finished
 
-        path = work.home(role) / self.file
-        if not path.is_file():
-            return False
-        notes, wanted = weights.notes_of(path), asdict(self._recipe(role))
-        made, deciding = notes.get("recipe", {}), ("alpha", "beta", "gamma", "p", "relative", "learning_rate", "seed")
-        same = all(made.get(name) == wanted[name] for name in deciding)
-        origin = all(digest(work.network(r)) in notes.get(w, "") for r, w in (("T", "teacher"), ("S", "student")))
-        if not (same and origin):
-            raise RobustsegError(f"expected '{path}' made by the recipe of its row, got another; try another --out")
-        return bool(notes["updates"] >= wanted["updates"])
+        return work.home(role).is_dir() and finished(**self._arguments(work, work.home(role), self._recipe(role)))
 
     def train(self, work: Work, role: str) -> None:
         """Finetune, or resume."""
@@ -183,12 +173,15 @@ class Finetuning:
         )
 
     def _train(self, work: Work, folder: Path, recipe: Any, **options: Any) -> None:
-        from robustseg import api
         from robustseg.training.redundant import train_adaptive
 
-        teacher, student = work.network("T"), work.network("S")
-        where = {"folder": folder, "recipe": recipe, "fabric": work.fabric()}
-        train_adaptive(teacher, student, api.data(self.data), **where, **options)
+        train_adaptive(**self._arguments(work, folder, recipe), **options)
+
+    def _arguments(self, work: Work, folder: Path, recipe: Any) -> dict[str, Any]:
+        from robustseg import api
+
+        networks = {"teacher": work.network("T"), "student": work.network("S"), "data": api.data(self.data)}
+        return {**networks, "folder": folder, "recipe": recipe, "fabric": work.fabric()}
 
 
 # Where it is measured

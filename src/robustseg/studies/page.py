@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import make_folder, read_json, write_whole
+from robustseg.core.files import read_json, sole_writer, write_whole
+from robustseg.core.folders import require_own
 from robustseg.core.schema import Count, read_as
 from robustseg.report.figures import XMLNS
 from robustseg.report.page import document
@@ -146,8 +147,6 @@ def conclude(study: Study, folder: Path, out: Path | None = None) -> list[Verdic
         **study.about,
         **made_by(found.records, found.measures),
     }
-    out = make_folder(out or folder)
-    write_whole(out / "tables.md", _markdown(study.title, about, verdicts, tables, words))
     plain = {
         "title": study.title,
         **about,
@@ -156,13 +155,33 @@ def conclude(study: Study, folder: Path, out: Path | None = None) -> list[Verdic
         "tables": [table.to_json() for table in tables],
         **({"words": list(words)} if words else {}),
     }
-    write_whole(out / "verdicts.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
-    if figures:
-        write_whole(out / "figures.html", _html(study, about, verdicts, tables, words, figures))
-    for figure in figures:
-        if figure.file:
-            write_whole(out / figure.file, figure.svg)
+    out = out or folder
+    drawn = {figure.file: figure.svg for figure in figures if figure.file}
+    with sole_writer(out):
+        require_study(study, out, *drawn)
+        write_whole(out / "verdicts.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+        write_whole(out / "tables.md", _markdown(study.title, about, verdicts, tables, words))
+        if figures:
+            write_whole(out / "figures.html", _html(study, about, verdicts, tables, words, figures))
+        for name, svg in drawn.items():
+            write_whole(out / name, svg)
     return verdicts
+
+
+def require_study(study: Study, out: Path, *files: str) -> None:
+    """Refuse a folder with tables of something else.
+
+    Args:
+        study: whose tables are to be written. out: the folder. files: further files that will be written.
+
+    Raises:
+        RobustsegError: tables, figures or one of the files are there without verdicts, or the verdicts of another study.
+    """
+    head = out / "verdicts.json"
+    require_own(head, ("tables.md", "figures.html", *files))
+    known = json.loads(head.read_text()).get("title") if head.is_file() else study.title
+    if known != study.title:
+        raise RobustsegError(f"expected '{out}' to hold '{study.title}', got '{known}'; try another --out")
 
 
 def as_run(name: str, folder: Path, tier: str | None = None) -> Study:

@@ -13,12 +13,12 @@ from lightning_fabric import Fabric
 
 from robustseg import api
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import make_folder
+from robustseg.core.files import make_folder, sole_writer
 from robustseg.core.types import Dataset, Network, Perturbation
 from robustseg.datasets.views import Resized, Spread
 from robustseg.evaluation.run import Conditions, Progress, evaluate, plan, recorded
 from robustseg.studies.evidence import Evidence
-from robustseg.studies.page import conclude
+from robustseg.studies.page import conclude, require_study
 from robustseg.studies.study import CLEAN, Row, Study
 from robustseg.studies.trainings import Trained
 from robustseg.studies.verdicts import Verdict
@@ -46,17 +46,20 @@ def reproduce(
         The claims with their verdicts.
 
     Raises:
-        RobustsegError: data or a network is missing, or a network in the folder was trained in another way.
+        RobustsegError: data or a network is missing, a network in the folder was trained in another way, the folder holds
+            another study, or another run writes there.
     """
-    work = Work(study, folder, device, on_step, on_batch)
-    work.train()
-    for rows in passes(study):
-        on_step(f"measure {_told(rows)}")
-        work.measure(rows)
-    for extra in study.extras:
-        on_step(extra.name)
-        extra.run(work)
-    return conclude(study, folder)
+    with sole_writer(folder):
+        require_study(study, folder)
+        work = Work(study, folder, device, on_step, on_batch)
+        work.train()
+        for rows in passes(study):
+            on_step(f"measure {_told(rows)}")
+            work.measure(rows)
+        for extra in study.extras:
+            on_step(extra.name)
+            extra.run(work)
+        return conclude(study, folder)
 
 
 def train(

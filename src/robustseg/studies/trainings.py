@@ -1,23 +1,19 @@
 """How a study trains the networks that nobody gives it, as plain data; torch is loaded when one is trained."""
 
-import json
 import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from robustseg.core.errors import RobustsegError
-from robustseg.core.files import read_lines
-
 if TYPE_CHECKING:
-    from robustseg.core.types import Dataset
+    from robustseg.core.types import Dataset, Network
     from robustseg.studies.run import Work
 else:
-    Dataset = Work = Any  # torch is loaded where it is needed
+    Dataset = Network = Work = Any  # torch is loaded where it is needed
 
 
 @runtime_checkable
@@ -79,22 +75,16 @@ class Training:
 
     def finished(self, work: Work, role: str) -> bool:
         """Whether the last epoch was trained."""
-        from robustseg.networks import weights
+        from robustseg import api
+        from robustseg.training.run import finished
+        from robustseg.training.task import Setup
 
-        history, best = (work.home(role) / name for name in ("history.jsonl", self.file))
-        lines = list(read_lines(history, torn=True)) if history.is_file() else []
-        if not lines or not best.is_file():
+        if not work.home(role).is_dir():
             return False
-        wanted, made = self._arguments(), weights.notes_of(best).get("recipe", {})
-        recipe = wanted.pop("recipe")
-        plain = {**asdict(recipe), **{name: asdict(what) for name, what in wanted.items() if what is not None}}
-        plain = {"adversary": None, "depth": None, **json.loads(json.dumps(plain))}
-        other = [name for name, value in plain.items() if made.get(name) != value]
-        if other:
-            raise RobustsegError(
-                f"expected '{best}' trained by the recipe of the study, got another {', '.join(other)}; try another --out"
-            )
-        return bool(lines[-1].get("epoch", 0) >= recipe.epochs)
+        arguments = self._arguments()
+        recipe, data = arguments.pop("recipe"), api.data(self.data)
+        setup = Setup(self._network(recipe.seed), data, work.data("choose"), recipe, work.fabric())
+        return finished(setup, work.home(role), **arguments)
 
     def train(self, work: Work, role: str) -> None:
         """Train it, or resume; see `training.train`."""
@@ -125,6 +115,15 @@ class Training:
             "depth": self.depth and DepthTask(**self.depth),
         }
 
+    def _network(self, seed: int) -> Network:
+        import torch
+
+        from robustseg import api
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return api.network(self.architecture)
+
     def _train(
         self,
         work: Work,
@@ -134,12 +133,7 @@ class Training:
         arguments: dict[str, Any],
         on_step: Callable[[Any], None] = lambda step: None,
     ) -> None:
-        import torch
-
-        from robustseg import api
         from robustseg.training import train
 
-        with torch.random.fork_rng():
-            torch.manual_seed(arguments["recipe"].seed)
-            network = api.network(self.architecture)
+        network = self._network(arguments["recipe"].seed)
         train(network, data, folder=folder, holdout=holdout, fabric=work.fabric(), on_step=on_step, **arguments)

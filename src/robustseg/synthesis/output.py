@@ -1,11 +1,12 @@
 """What a synthesis leaves in a folder: the image, a sheet to look at, a film of the way there, and its numbers; depth drawn."""
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from robustseg.core.files import json_line, make_folder, write_whole
+from robustseg.core.code import code_of
+from robustseg.core.files import json_line, sole_writer, write_whole
 from robustseg.core.film import write_film
+from robustseg.core.folders import claim
 from robustseg.core.labels import IGNORE
+from robustseg.core.provenance import digest
 from robustseg.core.types import Dataset, Images, Labels, Network, device_of, frozen
 from robustseg.datasets.views import read, resize_image
 from robustseg.networks.depth import MultiTask
@@ -72,6 +76,23 @@ def seen_as(network: Network, images: Images, target: Labels) -> Tensor:
     return (right & known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1)
 
 
+SYNTHESIS, SYNTHESIS_FILES = "result.json", ("image.png", "image-*.png", "sheet.png", "classes.png", "film.*")
+GRADIENTS, GRADIENTS_FILES = "gradients.json", ("gradients.png",)
+
+
+def about(network: Network, *tensors: Tensor, **named: Any) -> dict[str, Any]:
+    """What decides a result: a network with its weights and code, tensors by their content, and what is named; see `claim`.
+
+    Args:
+        network: that made it. tensors: images, masks, labels. named: plain data.
+    """
+    told = hashlib.sha256()
+    for x in tensors:
+        told.update(f"{x.dtype}{tuple(x.shape)};".encode() + x.detach().cpu().contiguous().numpy().tobytes())
+    known = {"network": network.spec, "weights": digest(network), "code": code_of(network)}
+    return {**known, "images, masks and labels": told.hexdigest()[:16], **named}
+
+
 def write_synthesis(
     folder: Path,
     network: Network,
@@ -82,6 +103,8 @@ def write_synthesis(
     given: Mapping[str, Images],
     reel: Reel,
     film: str = "gif",
+    more: Mapping[str, Image.Image] | None = None,
+    about: Mapping[str, Any],
 ) -> dict[str, object]:
     """Write `image.png` (the best start; numbered where there are several images), `sheet.png`, `film.gif` and `result.json`.
 
@@ -90,14 +113,33 @@ def write_synthesis(
         network: whose prediction stands on the sheet. target: `[b, h, w]`, void where anything may stand.
         done: what came of it. settings: how. given: images `[b, 3, h, w]` that stand first on the sheet, by title.
         reel: that was given to the synthesis. film: gif or mp4.
+        more: further pictures, by the names of their files. about: what decides the result, see `about`.
 
     Returns:
-        What `result.json` holds.
+        What `result.json` holds beside `about`.
 
     Raises:
-        RobustsegError: a file cannot be written. MissingExtra: MP4 without PyAV.
+        RobustsegError: a file cannot be written, another run writes there, or the folder holds something else.
+            MissingExtra: MP4 without PyAV.
     """
-    make_folder(folder)
+    with sole_writer(folder):
+        claim(folder / SYNTHESIS, about, SYNTHESIS_FILES)
+        for name, picture in (more or {}).items():
+            write_picture(folder / name, picture)
+        return _write_synthesis(folder, network, target, done, settings, given, reel, film, about)
+
+
+def _write_synthesis(
+    folder: Path,
+    network: Network,
+    target: Labels,
+    done: Synthesis,
+    settings: Settings,
+    given: Mapping[str, Images],
+    reel: Reel,
+    film: str,
+    about: Mapping[str, Any],
+) -> dict[str, object]:
     best, names = done.best, network.label_space.names
     for index, image in enumerate(best):
         name = "image.png" if len(best) == 1 else f"image-{index}.png"
@@ -114,7 +156,7 @@ def write_synthesis(
         "seen_as_asked": seen.tolist(),
         "diverged": done.diverged.tolist(),
     }
-    write_whole(folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write_whole(folder / SYNTHESIS, json.dumps({"about": about, **result}, indent=1) + "\n")
     return result
 
 
@@ -150,21 +192,26 @@ class Aligned(NamedTuple):
     edges: float
 
 
-def write_gradients(folder: Path, images: Images, maps: Mapping[str, Images]) -> list[Aligned]:
+def write_gradients(
+    folder: Path, images: Images, maps: Mapping[str, Images], *, about: Mapping[str, Any]
+) -> list[Aligned]:
     """Write `gradients.png`, the image and its maps, and `gradients.json` with what they are like.
 
     Args:
         folder: made where it is not there. images: `[1, 3, h, w]`. maps: of this image, `[1, 3, h, w]`, by name.
+        about: what decides the result, see `about`.
 
     Raises:
-        RobustsegError: a file cannot be written.
+        RobustsegError: a file cannot be written, another run writes there, or the folder holds something else.
     """
-    make_folder(folder)
     found = [Aligned(n, float(high_frequency_share(m)), float(edge_agreement(m, images))) for n, m in maps.items()]
     tiles = [Tile("image", Image.fromarray(picture_of(images[0])), True)]
     tiles += [Tile(name, gradient_picture(gradients[0]), True) for name, gradients in maps.items()]
-    write_picture(folder / "gradients.png", page_of(tiles))
-    write_whole(folder / "gradients.json", json_line([one._asdict() for one in found]))
+    with sole_writer(folder):
+        claim(folder / GRADIENTS, about, GRADIENTS_FILES)
+        write_picture(folder / "gradients.png", page_of(tiles))
+        maps_told = [one._asdict() for one in found]
+        write_whole(folder / GRADIENTS, json_line({"about": about, "maps": maps_told}))
     return found
 
 

@@ -141,10 +141,6 @@ class AdversarialLabels(Labels):
         self.adversary = adversary
 
     @property
-    def spec(self) -> str:
-        return f"labels under {self.adversary}"
-
-    @property
     def notes(self) -> dict[str, Any]:
         recipe = {**dataclasses.asdict(self.setup.recipe), "adversary": dataclasses.asdict(self.adversary)}
         return {"recipe": recipe, "holdout_attack": self.adversary.checks()[0].spec}

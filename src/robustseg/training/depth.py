@@ -43,7 +43,7 @@ from robustseg.depth.stereo import label_loss, search_depth
 from robustseg.networks.depth import MultiTask
 from robustseg.networks.motion import SHIFT_SCALE, TURN_SCALE, Answers, Scene, WithMotion
 from robustseg.training.labels import Labels
-from robustseg.training.resumable import Batches, Remembered, identity, layer_draws
+from robustseg.training.resumable import Batches, Remembered, layer_draws
 from robustseg.training.task import HeldOut, Loss, Setup, Task
 
 UNMASKED = 0.1
@@ -121,7 +121,7 @@ class DepthFromVideo(Task):
         augment = Augmentation(recipe.crop, depth.scale, recipe.flip, recipe.colour)
         video: Dataset = registry.build("data", depth.video)
         _require_large(video, augment)
-        self.setup, self.depth, self.labels, self._identity = setup, depth, labels, identity(video)
+        self.setup, self.depth, self.labels = setup, depth, labels
         self.calibrated = not len(video) or "intrinsics" in video[0].extras
         self.video_batches = Batches(
             self._known(video),
@@ -139,11 +139,6 @@ class DepthFromVideo(Task):
 
     def _known(self, video: Dataset) -> Dataset:
         return video if self.calibrated else Uncalibrated(video)
-
-    @property
-    def spec(self) -> str:
-        beside = f"{self.labels.spec}, " if self.labels else ""
-        return f"{beside}{self.depth} on {self._identity}"
 
     @property
     def notes(self) -> dict[str, Any]:

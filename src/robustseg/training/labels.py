@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from robustseg.core.errors import RobustsegError
 from robustseg.core.labels import IGNORE
 from robustseg.core.types import Batch, Dataset, Images, Logits, Network, frozen
 from robustseg.datasets.augment import Augmentation
-from robustseg.datasets.views import batches
+from robustseg.datasets.views import batches, read
 from robustseg.results import metrics
 from robustseg.results.record import Counts
 from robustseg.training.resumable import Batches, Remembered, layer_draws
@@ -23,7 +24,7 @@ class Labels(Task):
     """Learn the labels of the training images; network outputs after those of the classes have weight 1.
 
     Raises:
-        RobustsegError: as for `Batches`.
+        RobustsegError: as for `Batches`; or no pixel is labelled, of the training images or of the held-out ones.
     """
 
     def __init__(self, setup: Setup):
@@ -31,12 +32,10 @@ class Labels(Task):
         recipe, fabric = setup.recipe, setup.fabric
         augment = Augmentation(recipe.crop, recipe.scale, recipe.flip, recipe.colour)
         self.batches = Batches(setup.data, augment, batch_size=recipe.batch_size, seed=recipe.seed, fabric=fabric)
+        for data in (setup.data, setup.holdout):
+            require_labelled(data)
         class_weights = _class_weights(self.batches.samples, len(setup.data.label_space), recipe.balance)
         self.class_weights = fabric.to_device(class_weights)
-
-    @property
-    def spec(self) -> str:
-        return "labels"
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -73,6 +72,18 @@ class Labels(Task):
         """Clean mIoU, which is also the rank."""
         miou = miou_on(self.network_in(trained), self.setup.holdout, self.setup.fabric)
         return HeldOut({"miou": miou}, rank=miou)
+
+
+def require_labelled(data: Dataset) -> None:
+    """Raise unless some pixel has a label; as a rule the first image decides.
+
+    Raises:
+        RobustsegError: all pixels are void.
+    """
+    if not any((read(data, index).labels != IGNORE).any() for index in range(len(data))):
+        raise RobustsegError(
+            f"expected labelled pixels in '{data.spec}', got {len(data)} images of void pixels only; try another split"
+        )
 
 
 def miou_on(

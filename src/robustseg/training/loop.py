@@ -23,8 +23,8 @@ from robustseg.core.files import json_line, read_lines, write_whole
 from robustseg.networks import weights
 from robustseg.networks.passes import counted
 from robustseg.training.events import Events
-from robustseg.training.resumable import Checkpoint, identity
-from robustseg.training.synced import sync_batch_norm
+from robustseg.training.resumable import Checkpoint
+from robustseg.training.synced import enough_values, sync_batch_norm
 from robustseg.training.task import HeldOut, Loss, Task
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,12 @@ class Training:
         task: what is learned, from what. folder: of the results; an unfinished run in it is resumed.
 
     Raises:
-        RobustsegError: the folder's checkpoint is torn, or of a run under other conditions.
+        RobustsegError: the folder's checkpoint is torn.
     """
 
     def __init__(self, task: Task, folder: Path):
         self.task, self.folder = task, folder
-        self.network, data, holdout, self.recipe, self.fabric = task.setup
+        self.network, self.recipe, self.fabric = task.setup.network, task.setup.recipe, task.setup.fabric
         self.epoch, self.best = 0, -math.inf
         self.steps = task.batches.per_epoch * self.recipe.epochs
         self.average = self.fabric.to_device(copy.deepcopy(task.trained))
@@ -72,18 +72,15 @@ class Training:
         rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
         optimizer = torch.optim.AdamW(trained.parameters(), rate, weight_decay=decay)
         self.model, self.optimizer = self.fabric.setup(trained, optimizer)
-        conditions = {
-            "network spec": self.network.spec,
-            "data": identity(data),
-            "held-out data": identity(holdout),
-            "task": task.spec,
-        }
-        recipe = dataclasses.asdict(self.recipe)
-        self.checkpoint = Checkpoint(folder / "last.ckpt", self.fabric, recipe=recipe, conditions=conditions)
+        self.checkpoint = Checkpoint(folder / "last.ckpt", self.fabric)
         self._resume()
 
     def run(self, on_step: Callable[[Step], None], *, tensorboard: bool) -> Path:
-        """Train to the last epoch; return the path of the best weights (see `train`)."""
+        """Train to the last epoch; return the path of the best weights (see `train`).
+
+        Raises:
+            RobustsegError: no measurement on the held-out data was finite, or as for `step`.
+        """
         done = self.epoch * self.task.batches.per_epoch
         events = Events(self.folder, done=done) if tensorboard and self.fabric.is_global_zero else None
         while self.epoch < self.recipe.epochs:
@@ -92,6 +89,11 @@ class Training:
                     self._show(step, events)
                 if self.fabric.is_global_zero:
                     on_step(step)
+        if self.best == -math.inf:
+            raise RobustsegError(
+                f"expected a finite measurement on '{self.task.setup.holdout.spec}', got none in {self.epoch} epochs, so "
+                "no weights are kept; try a smaller learning rate, or other held-out data"
+            )
         return self.best_path
 
     @property
@@ -130,7 +132,7 @@ class Training:
             group["lr"] = rate
         self.model.train()
         batch = self.task.batches[step].to(self.fabric.device)
-        with counted([self.network]) as passes:
+        with counted([self.network]) as passes, enough_values(len(batch.images)):
             lost = self.task.loss(self.model, batch, step)
             self._require_finite(lost, step)
             self.optimizer.zero_grad(set_to_none=True)
@@ -169,13 +171,25 @@ class Training:
         self.epoch += 1
         held_out = None
         if self.epoch % self.recipe.check_every == 0 or self.epoch == self.recipe.epochs:
-            held_out = self.task.measure(self.average)
+            held_out = self._measure()
+        before = self.best
+        if held_out is not None and held_out.rank > before:
+            self.best = held_out.rank
         if self.fabric.is_global_zero:
             if held_out is not None:
-                self._keep(held_out)
+                self._keep(held_out, best=self.best > before)
             self._save()
         self.fabric.barrier()
         return held_out
+
+    def _measure(self) -> HeldOut:
+        """What the task measures of the averaged weights; weights that are no numbers rank nowhere."""
+        held_out = self.task.measure(self.average)
+        finite = all(tensor.isfinite().all() for tensor in self.average.state_dict().values())
+        if finite and math.isfinite(held_out.rank):
+            return held_out
+        warning = f"{held_out.warning}, not finite, so these weights are not kept".removeprefix(", ")
+        return dataclasses.replace(held_out, rank=math.nan, warning=warning)
 
     def _show(self, step: Step, events: Events) -> None:
         """Write what TensorBoard shows of a step."""
@@ -185,14 +199,13 @@ class Training:
             events.pictures(self.task.pictures(self.average), step.step)
         events.curves(curves, step.step)
 
-    def _keep(self, held_out: HeldOut) -> None:
+    def _keep(self, held_out: HeldOut, *, best: bool) -> None:
         path = self.folder / "history.jsonl"
         # Lines that an interrupted run wrote after its last checkpoint are written again.
         lines = [line for line in read_lines(path, torn=True) if line["epoch"] < self.epoch] if path.is_file() else []
         lines.append({"epoch": self.epoch, **held_out.figures, "time": time.time()})
         write_whole(path, "".join(map(json_line, lines)))
-        if held_out.rank > self.best:
-            self.best = held_out.rank
+        if best:
             notes: dict[str, Any] = {
                 **self.task.notes,
                 "data": self.task.setup.data.spec,

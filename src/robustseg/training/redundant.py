@@ -22,7 +22,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +29,10 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 
+from robustseg.core.code import code_of
 from robustseg.core.errors import RobustsegError
-from robustseg.core.files import append_line, json_line, make_folder, read_lines, sole_writer, write_whole
+from robustseg.core.files import append_line, json_line, read_lines, write_whole
+from robustseg.core.folders import result_in
 from robustseg.core.labels import IGNORE
 from robustseg.core.provenance import digest
 from robustseg.core.types import Dataset, Network, frozen
@@ -41,6 +42,8 @@ from robustseg.networks import weights
 from robustseg.networks.fast import fast
 from robustseg.results import metrics
 from robustseg.results.record import Counts
+from robustseg.training.fabric import fabric_on, require_joined
+from robustseg.training.labels import require_labelled
 from robustseg.training.matching import (
     Watched,
     feature_distances,
@@ -49,10 +52,13 @@ from robustseg.training.matching import (
     layers_of,
     soft_cross_entropy,
 )
-from robustseg.training.resumable import Batches, Checkpoint, identity, layer_draws
-from robustseg.training.synced import sync_batch_norm
+from robustseg.training.resumable import Batches, Checkpoint, begun, identity, layer_draws, processes_of
+from robustseg.training.synced import enough_values, sync_batch_norm
 
 log = logging.getLogger(__name__)
+
+HEAD = "train-adaptive.json"
+FILES = ("adaptive.safetensors", "last.ckpt", "history.jsonl")
 
 
 @dataclass(frozen=True)
@@ -152,9 +158,10 @@ def train_adaptive(
 
     `J = (1 - alpha) CE(softmax T, A) + alpha IFM`, mean over images; labels are not used.
 
-    Writes `FOLDER/adaptive.safetensors` (the last A, with teacher, student and recipe in its notes),
-    `FOLDER/history.jsonl` (one line an update) and `FOLDER/last.ckpt`, from which an interrupted run goes on: bit for
-    bit on a CPU. The networks given stay as they are.
+    Writes `FOLDER/train-adaptive.json` (the conditions of the run), `FOLDER/adaptive.safetensors` (the last A, with teacher,
+    student and recipe in its notes), `FOLDER/history.jsonl` (one line an update) and `FOLDER/last.ckpt`, from which an
+    interrupted run goes on: bit for bit on a CPU. The folder of a run with other images, networks, code or settings is
+    refused. The networks given stay as they are.
 
     Args:
         teacher, student: of one label space; the student's features are named.
@@ -170,27 +177,67 @@ def train_adaptive(
 
     Raises:
         LabelSpaceMismatch: teacher, student and held-out data differ. SpecError: a layer is unknown. RobustsegError:
-            teacher and student are one network, there are no images or fewer than processes, the folder cannot be
-            written, its checkpoint is torn, or it holds a run under other conditions.
+            teacher and student are one network, there are no images or fewer than processes, the held-out data has no
+            labelled pixel, the folder cannot be written, another run writes there, its checkpoint is torn, it holds
+            something else, or a launcher started processes that `fabric` did not join.
     """
     recipe, folder = recipe or AdaptiveRecipe(), Path(folder)
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    fabric = fabric or fabric_on("cpu")
+    require_joined(fabric)
     student.label_space.require_same(teacher.label_space, mine=student.spec, theirs=teacher.spec)
     if holdout is not None:
         student.label_space.require_same(holdout.label_space, mine=student.spec, theirs=holdout.spec)
+        require_labelled(holdout)
     if digest(teacher) == digest(student):
         raise RobustsegError(
             f"expected a teacher other than the student, got '{teacher.spec}' twice, which nothing would move; "
             "try another teacher"
         )
-    make_folder(folder)
-    with sole_writer(folder) if fabric.is_global_zero else nullcontext():
-        run = _Run(teacher, student, data, holdout, folder, recipe, fabric)
+    about = _conditions(teacher, student, data, holdout, recipe, fabric)
+    with begun(folder / HEAD, fabric, about, FILES):
+        run = _Run(teacher, student, data, holdout, folder, recipe, fabric, about)
         run.resume()
         for update in run.updates():
             if fabric.is_global_zero:
                 on_update(update)
     return run.path
+
+
+def finished(
+    teacher: Network,
+    student: Network,
+    data: Dataset,
+    *,
+    folder: Path,
+    recipe: AdaptiveRecipe,
+    holdout: Dataset | None = None,
+    fabric: Fabric,
+) -> bool:
+    """Whether `train_adaptive` with these arguments has nothing to do in a folder.
+
+    Raises:
+        RobustsegError: the folder holds something else, or a run under other conditions.
+    """
+    path, about = folder / FILES[0], _conditions(teacher, student, data, holdout, recipe, fabric)
+    known = result_in(folder / HEAD, about, FILES) is not None and path.is_file()
+    return known and bool(weights.notes_of(path).get("updates", 0) >= recipe.updates)
+
+
+def _conditions(
+    teacher: Network,
+    student: Network,
+    data: Dataset,
+    holdout: Dataset | None,
+    recipe: AdaptiveRecipe,
+    fabric: Fabric,
+) -> dict[str, Any]:
+    """What a run keeps from its first update to its last."""
+    kept = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("updates", "check_every")}
+    kept["layers"] = layers_of(student, recipe.layers)
+    for name, network in (("teacher", teacher), ("student", student)):
+        kept |= {name: f"{network.spec} ({digest(network)})", f"code of the {name}": code_of(network)}
+    known = {"data": identity(data), "held-out data": holdout and identity(holdout)}
+    return {**kept, **known, **processes_of(fabric)}
 
 
 class _Run:
@@ -205,20 +252,15 @@ class _Run:
         folder: Path,
         recipe: AdaptiveRecipe,
         fabric: Fabric,
+        about: dict[str, Any],
     ):
         self.folder, self.recipe, self.fabric, self.holdout = folder, recipe, fabric, holdout
         self.update = 0
-        self.layers = layers_of(student, recipe.layers)
+        self.layers: tuple[str, ...] = about["layers"]
         augment = Augmentation(recipe.crop, recipe.scale)
         self.batches = Batches(data, augment, batch_size=recipe.batch_size, seed=recipe.seed, fabric=fabric)
-        self.origin: dict[str, Any] = {
-            "teacher": f"{teacher.spec} ({digest(teacher)})",
-            "student": f"{student.spec} ({digest(student)})",
-            "data": identity(data),
-        }
-        kept = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in ("updates", "check_every")}
-        kept["layers"] = self.layers
-        self.checkpoint = Checkpoint(folder / "last.ckpt", fabric, recipe=kept, conditions=self.origin)
+        self.origin = {name: about[name] for name in ("teacher", "student", "data")}
+        self.checkpoint = Checkpoint(folder / "last.ckpt", fabric)
         self.teacher = fast(teacher)
         self.student = copy.deepcopy(student).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         for network in (self.teacher, self.student):
@@ -261,7 +303,7 @@ class _Run:
         with torch.no_grad(), self.fabric.autocast():
             teacher_logits = self.teacher(images).float()
             static = features_of(self.student, images, self.layers)
-        with layer_draws(self.recipe.seed, self.update, self.fabric):
+        with layer_draws(self.recipe.seed, self.update, self.fabric), enough_values(len(images)):
             logits, features = self.model(images)
         classes = len(self.adaptive.label_space)
         cross_entropy = soft_cross_entropy(logits.float(), teacher_logits, classes=classes)
@@ -311,7 +353,7 @@ class _Run:
         """Go on where the folder's checkpoint stands; what the history tells of later updates will come again.
 
         Raises:
-            RobustsegError: the checkpoint is torn, of a run under other conditions, or past the last update.
+            RobustsegError: the checkpoint is torn, or past the last update.
         """
         state = self.checkpoint.load("update", "adaptive", "optimizer")
         if state is not None:

@@ -1,15 +1,13 @@
-"""Exact resume: batches and random draws by the number of the step, and checkpoints that are whole.
+"""Exact resume: batches and random draws by the number of the step, conditions that hold, and checkpoints that are whole.
 
 A step depends on (seed, step) alone: the order of the images is a permutation drawn from (seed, epoch), augmentation is
 drawn from the image's own stream, and what layers draw (dropout) from a generator seeded by the step. So no random state
 needs to be stored.
 """
 
-import hashlib
 import io
-import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +17,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robustseg.core.errors import RobustsegError, SpecError
-from robustseg.core.files import write_whole
+from robustseg.core.files import sole_writer, write_whole
+from robustseg.core.folders import claim
 from robustseg.core.levels import to_8bit
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Dataset, Sample
 from robustseg.datasets import read
 from robustseg.datasets.augment import Augmentation
+from robustseg.datasets.views import content
 
 
 class Batches:
@@ -152,66 +152,73 @@ def layer_draws(seed: int, step: int, fabric: Fabric) -> Iterator[None]:
         yield
 
 
-class Checkpoint:
-    """The file from which an interrupted run resumes, and only under the conditions under which it was begun.
+@contextmanager
+def begun(head: Path, fabric: Fabric, about: Mapping[str, Any], files: Sequence[str]) -> Iterator[None]:
+    """Within: the training of this folder, which no other one writes to, begun now or resumed under the same conditions.
 
     Args:
-        path: of the file.
-        fabric: its precision and its loss scale are kept too.
-        recipe: what a run keeps from its first step to its last, however often it is interrupted.
-        conditions: what else it keeps, by name.
+        head, about, files: see `core.folders.claim`.
+        fabric: every process raises what the first one finds.
+
+    Raises:
+        RobustsegError: another process writes there, the folder holds something else, or a run under other conditions.
+    """
+    refused = ""
+    with ExitStack() as stack:
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(sole_writer(head.parent))
+                claim(head, about, files)
+            except RobustsegError as error:
+                refused = str(error)
+        if refused := str(fabric.broadcast(refused)):
+            raise RobustsegError(refused)
+        yield
+
+
+class Checkpoint:
+    """The file from which an interrupted run resumes.
+
+    Args:
+        path: of the file. fabric: its loss scale is kept too.
     """
 
-    def __init__(self, path: Path, fabric: Fabric, *, recipe: Mapping[str, Any], conditions: Mapping[str, Any]):
+    def __init__(self, path: Path, fabric: Fabric):
         self.path, self.fabric = path, fabric
-        self.conditions: dict[str, Any] = {
-            "recipe": json.dumps(dict(recipe)),
-            **conditions,
-            "precision": str(fabric.strategy.precision.precision),
-            "processes": fabric.world_size,
-        }
 
     def save(self, **state: Any) -> None:
         """Write it, whole or not at all."""
         file = io.BytesIO()
-        torch.save({**self.conditions, **state, "scaler": self.fabric.strategy.precision.state_dict()}, file)
+        torch.save({**state, "scaler": self.fabric.strategy.precision.state_dict()}, file)
         write_whole(self.path, file.getvalue())
 
     def load(self, *names: str) -> dict[str, Any] | None:
         """What `save` was given under these names; None where there is no checkpoint.
 
         Raises:
-            RobustsegError: the checkpoint is torn, or of a run under other conditions.
+            RobustsegError: the checkpoint is torn.
         """
         if not self.path.is_file():
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            parts = {name: state[name] for name in ("recipe", *names)}
+            parts = {name: state[name] for name in names}
         except Exception as error:  # there is no telling what reading a torn file raises
             raise RobustsegError(
                 f"expected a whole checkpoint, got a torn or foreign '{self.path}' ({type(error).__name__}); "
                 "try another folder, or remove the file to start again"
             ) from error
-        self._require_same_conditions(state)
         if state.get("scaler"):
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         return parts
 
-    def _require_same_conditions(self, state: dict[str, Any]) -> None:
-        here = dict(self.conditions)
-        there = {name: state.get(name, value) for name, value in here.items()}
-        for conditions in (here, there):
-            conditions.update(json.loads(conditions.pop("recipe")))
-        for name, value in here.items():
-            if there.get(name) != value:
-                raise RobustsegError(
-                    f"expected {name} {there.get(name)!r} of the run in '{self.path.parent}', got {value!r}; "
-                    "try another folder, or the same again"
-                )
-
 
 def identity(data: Dataset) -> str:
-    """What tells a data set from others: its spec, the size it is seen at, and a hash of its image ids."""
+    """What tells a data set from others: its spec, the size it is seen at, and a digest of its images and masks."""
     seen = f" at {data.size[0]}x{data.size[1]}" if data.size else ""
-    return f"{data.spec}{seen}, {len(data)} images ({hashlib.sha256(chr(10).join(data.ids).encode()).hexdigest()[:12]})"
+    return f"{data.spec}{seen}, {len(data)} images with content {content(data).digest}"
+
+
+def processes_of(fabric: Fabric) -> dict[str, Any]:
+    """What a run keeps of its processes from the first step to the last."""
+    return {"precision": str(fabric.strategy.precision.precision), "processes": fabric.world_size}

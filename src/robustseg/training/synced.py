@@ -1,10 +1,35 @@
 """Batch norm over the whole batch of several processes, on any device, so that two processes train like one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+
+from robustseg.core.errors import RobustsegError
+
+
+@contextmanager
+def enough_values(images: int) -> Iterator[None]:
+    """Within: a batch norm that sees one value a channel, and so no variance, is explained.
+
+    Args:
+        images: of the batch in this process.
+
+    Raises:
+        RobustsegError: a batch norm saw one value a channel.
+    """
+    try:
+        yield
+    except ValueError as error:  # torch's own, or with the name of the user's module around it
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RobustsegError(
+            f"expected batches with several values a channel for batch norm, got {images} image a batch "
+            f"({error}); try a batch size of at least 2"
+        ) from error
 
 
 class _Sum(torch.autograd.Function):

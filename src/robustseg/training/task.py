@@ -75,11 +75,6 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def spec(self) -> str:
-        """Everything that distinguishes this task from others; an interrupted run resumes only with the same one."""
-
-    @property
-    @abstractmethod
     def notes(self) -> dict[str, Any]:
         """What is written into the file of the weights; the entry `recipe` says how to train them again."""
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustseg.core.errors import DatasetNotFound, RobustsegError
-from robustseg.core.files import write_whole
+from robustseg.core.errors import DatasetNotFound
+from robustseg.core.files import make_folder, sole_writer, write_whole
+from robustseg.core.folders import claim
 from robustseg.core.labels import IGNORE
 from robustseg.core.levels import to_8bit
 from robustseg.core.types import Sample
@@ -39,30 +41,34 @@ def export(
     """Render `frames` frames of each scene into a folder that `camvid(root=…)` reads.
 
     Writes `SPLIT/*.png` (8 bit RGB), `SPLITannot/*.png` (train ids, void 11), `SPLITdepth/*.png` (16 bit, millimetres
-    along the optical axis, at most 65535, sky 0) and `poses.json` (`{id: {intrinsics, pose_next, pose_previous}}`).
+    along the optical axis, at most 65535, sky 0), `poses.json` (`{id: {intrinsics, pose_next, pose_previous}}`) and
+    `streets.json`, which says what was rendered. A finished export is left as it is.
 
     Args:
-        folder: made if need be; files of the same names are replaced.
+        folder: made if need be; one export a folder.
         frames, size, seed, split, scenes: see `Streets`.
 
     Raises:
-        SpecError: the arguments make no sense. RobustsegError: the folder cannot be written.
+        SpecError: the arguments make no sense. RobustsegError: the folder cannot be written, holds something else, or another
+            run writes there.
     """
     data, root = Streets(seed=seed, scenes=scenes, frames=frames, size=size, split=split), Path(folder)
     places = [root / f"{split}{kind}" for kind in ("", "annot", "depth")]
-    try:
-        for place in places:
-            place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RobustsegError(f"expected to write {root}, got '{error.strerror}'; try another folder") from error
+    with sole_writer(root):
+        claim(root / "streets.json", {"data": data.spec}, (*(f"{place.name}/*" for place in places), "poses.json"))
+        if not (root / "poses.json").is_file():
+            _write(data, root, places)
+    return root
+
+
+def _write(data: Streets, root: Path, places: Sequence[Path]) -> None:
     poses: dict[str, Any] = {}
     for index in range(len(data)):
         sample = data[index]
         for place, array in zip(places, _arrays(sample), strict=True):
-            write_whole(place / f"{sample.id}.png", _png(array))
+            write_whole(make_folder(place) / f"{sample.id}.png", _png(array))
         poses[sample.id] = {name: sample.extras[name].tolist() for name in ("intrinsics", "pose_next", "pose_previous")}
     write_whole(root / "poses.json", json.dumps(poses, indent=1))
-    return root
 
 
 def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
