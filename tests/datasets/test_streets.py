@@ -251,6 +251,18 @@ def test_export_tells_what_is_wrong(tmp_path):
         export(tmp_path / "file" / "out", frames=1, size="32x32")
     with pytest.raises(DatasetNotFound, match=r"poses\.json"):
         read_export(tmp_path)
-    (tmp_path / "poses.json").write_text(json.dumps({"a": {}}))
+    for text in (
+        "5",
+        "{broken",
+        '{"a": 5}',
+        '{"a": {"intrinsics": [], "pose_next": [], "pose_previous": []}}',
+        "[" * 100_000,
+    ):
+        (tmp_path / "poses.json").write_text(text)
+        with pytest.raises(RobustsegError, match=r"expected .*poses\.json as it was written"):
+            read_export(tmp_path)
+    three, four = [[1.0] * 3] * 3, [[1.0] * 4] * 4
+    entry = {"intrinsics": three, "pose_next": four, "pose_previous": four}
+    (tmp_path / "poses.json").write_text(json.dumps({"a": entry}))
     with pytest.raises(DatasetNotFound, match="beside poses"):
         read_export(tmp_path)

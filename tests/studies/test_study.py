@@ -17,7 +17,7 @@ from robustseg.core.errors import RobustsegError
 from robustseg.results import metrics
 from robustseg.studies.evidence import Evidence, portable
 from robustseg.studies.measures import Measure, Measuring, read_measures
-from robustseg.studies.page import Beside, Table, as_run, conclude, made_by
+from robustseg.studies.page import Beside, Figure, Table, as_run, conclude, made_by
 from robustseg.studies.run import Work, passes
 from robustseg.studies.study import Basis, Images, Row, Study, claim, opened
 from robustseg.studies.verdicts import HELD, exact
@@ -239,6 +239,21 @@ def test_damaged_verdicts_are_one_sentence(tmp_path: Path, text: str) -> None:
         as_run("arnab2018", tmp_path)
 
 
+def test_what_records_say_is_no_markup_in_a_study(tmp_path: Path) -> None:
+    """Neither in the page nor in the Markdown."""
+    evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    drawn = {"words": lambda f: (evil,), "figures": lambda f: (Figure(evil, "<svg></svg>"),)}
+    study = small_study(rows=[Row("a", "a")], name="small", protocol=evil, about={evil: evil}, **drawn)
+    one = runs.record("zoo:first", "clean", 0.1, n=2)
+    runs.write(tmp_path, [dataclasses.replace(one, device=evil, commit=evil, started=evil)])
+    conclude(study, tmp_path)
+    for name in ("tables.md", "figures.html"):
+        text = (tmp_path / name).read_text()
+        assert "&lt;img src=x" in text
+        assert "<img src=x" not in text
+        assert "<script>alert" not in text
+
+
 def test_the_folder_of_another_study_gives_no_page(tmp_path: Path) -> None:
     """Neither one that names its study nor one whose records are of other networks."""
     told = {"title": "Toy 2024", "tier": "synthetic", "options": {}}
@@ -285,6 +300,8 @@ def test_tables_can_be_read_by_people_and_scripts() -> None:
     table = Table("Table <1>", ("network", "clean"), (("T", Beside((50.0,), 75.4)), ("S", Beside(()))), "A note.")
     assert "| T | 50.0 (75.4) |\n| S | not run |" in table.markdown()
     assert "A note." in table.markdown()
+    odd = Table("t", ("network",), (("a | b\nc",),))
+    assert "| a \\| b c |" in odd.markdown(), "one cell of one line"
     assert "Table &lt;1&gt;" in table.html()
     plain = json.loads(json.dumps(table.to_json()))
     assert plain["rows"] == [["T", {"ours": [50.0], "theirs": 75.4}], ["S", {"ours": [], "theirs": None}]]

@@ -184,7 +184,7 @@ def read_lines(
                 data.pop("digest", None)
                 value = parse(data)
             except RobustsegError as error:
-                raise damaged(f"line {number} of {path}", error) from error
+                raise _damaged(f"line {number} of {path}", error, "remove the line and repeat what wrote it") from error
             yield value
 
 
@@ -203,14 +203,14 @@ def read_json(path: Path, parse: Callable[[dict[str, Any]], Any] = lambda data: 
             raise RobustsegError("expected a JSON object, got something else or half of one")
         return parse(data)
     except RobustsegError as error:
-        raise damaged(str(path), error) from error
+        raise _damaged(str(path), error, "repeat what wrote it") from error
 
 
-def damaged(place: str, error: RobustsegError) -> RobustsegError:
+def _damaged(place: str, error: RobustsegError, hint: str) -> RobustsegError:
     """The sentence that says where a file is not as it was written, and how."""
     reason = str(error).partition("; try")[0]
     return RobustsegError(
-        f"expected {place} as it was written, got a change or damage ({reason}); try an intact copy, or make it again"
+        f"expected {place} as it was written, got a change or damage ({reason}); try an intact copy, or {hint}"
     )
 
 

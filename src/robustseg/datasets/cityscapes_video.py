@@ -80,7 +80,7 @@ def _camera(paths: list[Path], cameras: Path) -> Tensor:
     try:
         numbers = json.loads(file.read_text(encoding="utf-8"))["intrinsic"]
         four = [float(numbers[name]) for name in ("fx", "fy", "u0", "v0")]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise RobustsegError(
             f"expected fx, fy, u0, v0 under 'intrinsic' in '{file}', got {error!r}; try Cityscapes' file"
         ) from error

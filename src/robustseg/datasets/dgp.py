@@ -39,7 +39,7 @@ def dgp(root: str, *, neighbours: bool = False, classes: Classes = "camvid") -> 
         drives = [_drive(Path(root), camera, cameras[camera]) for camera in sorted(cameras)]
     except RobustsegError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise RobustsegError(
             f"expected frames with image, depth, camera, intrinsics and pose_world_from_camera in '{file}', got {error!r}; "
             "try the file as it came"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -67,7 +68,8 @@ class Table:
     def markdown(self) -> str:
         """The table with its title above and its note below."""
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        drawn = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+        cells = ([" ".join(str(cell).replace("|", r"\|").split("\n")) for cell in line] for line in lines)
+        drawn = "\n".join(f"| {' | '.join(line)} |" for line in cells)
         return f"### {self.title}\n\n{drawn}\n" + (f"\n{self.note}\n" if self.note else "")
 
     def html(self) -> str:
@@ -233,7 +235,8 @@ def _markdown(
     if any(figure.theirs is not None for figure in figures):
         how = "Ours first, the mean over seeds with its standard deviation; the paper's in brackets.\n\n"
     read = f"## In words\n\n{chr(10).join(f'{text}{chr(10)}' for text in words)}\n" if words else ""
-    return f"# {title}\n\n{said}\n\n{how}{read}## Claims\n\n{claims}\n\n## Tables\n\n{drawn}"
+    text = f"# {title}\n\n{said}\n\n{how}{read}## Claims\n\n{claims}\n\n## Tables\n\n{drawn}"
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)  # Markdown takes tags for HTML
 
 
 def _html(

@@ -4,17 +4,18 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
-from robustseg.core.errors import DatasetNotFound
-from robustseg.core.files import make_folder, sole_writer, write_whole
+from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.files import make_folder, read_json, sole_writer, write_whole
 from robustseg.core.folders import claim
 from robustseg.core.labels import IGNORE
 from robustseg.core.levels import to_8bit
+from robustseg.core.schema import read_as
 from robustseg.core.types import Sample
 from robustseg.datasets.files import read_16bit, read_image, read_labels, train_ids_of
 from robustseg.datasets.streets.dataset import SPLITS, Streets
@@ -71,16 +72,28 @@ def _write(data: Streets, root: Path, places: Sequence[Path]) -> None:
     write_whole(root / "poses.json", json.dumps(poses, indent=1))
 
 
+Row3 = tuple[float, float, float]
+Row4 = tuple[float, float, float, float]
+
+
+class _Poses(TypedDict):
+    """The entry of a frame in `poses.json`."""
+
+    intrinsics: tuple[Row3, Row3, Row3]
+    pose_next: tuple[Row4, Row4, Row4, Row4]
+    pose_previous: tuple[Row4, Row4, Row4, Row4]
+
+
 def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
     """Read back what `export` wrote; the sky has `SKY_DEPTH` again, `moving` is not kept.
 
     Raises:
-        DatasetNotFound: the folder does not hold such an export.
+        DatasetNotFound: the folder does not hold such an export. RobustsegError: its `poses.json` is damaged.
     """
     root = Path(folder)
     if split not in SPLITS or not (root / "poses.json").is_file():
         raise DatasetNotFound(f"expected an export of streets in '{root}', got no poses.json; the tree is\n{TREE}")
-    poses = json.loads((root / "poses.json").read_text(encoding="utf-8"))
+    poses = read_json(root / "poses.json", lambda data: read_as(dict[str, _Poses], data))
     table = train_ids_of(VOID, void=(VOID, IGNORE))
     samples = []
     for name, known in poses.items():
@@ -91,7 +104,7 @@ def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
         image = read_image(files[0])
         millimetres = torch.from_numpy(read_16bit(files[2]))
         depth = torch.where(millimetres == 0, SKY_DEPTH, millimetres.float() / 1000)
-        extras = {"depth": depth, **{k: torch.tensor(v, dtype=torch.float32) for k, v in known.items()}}
+        extras = {"depth": depth, **{k: torch.tensor(known[k], dtype=torch.float32) for k in _Poses.__annotations__}}
         samples.append(Sample(image, read_labels(files[1], table, image.shape[-2:]), name, extras))
     return samples
 
