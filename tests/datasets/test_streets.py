@@ -266,3 +266,8 @@ def test_export_tells_what_is_wrong(tmp_path):
     (tmp_path / "poses.json").write_text(json.dumps({"a": entry}))
     with pytest.raises(DatasetNotFound, match="beside poses"):
         read_export(tmp_path)
+
+
+def test_a_size_that_no_memory_holds_is_refused_before_it_is_rendered():
+    with pytest.raises(SpecError, match=r"of which one needs 11,176 GiB"):
+        Streets(size="1000000x1000000")

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from robustseg.core.errors import RobustsegError
 from robustseg.evaluation import memory
-from robustseg.testing import SmallNetwork
+from robustseg.networks.adapters import adapt
+from robustseg.testing import SmallNetwork, gray_space
 
 
 def test_memory_grows_with_the_batch_and_the_pixels(small_network: SmallNetwork) -> None:
@@ -39,3 +41,18 @@ def test_a_step_that_does_not_fit_is_refused_with_the_memory_it_needs(
 def test_a_device_that_runs_out_of_memory_says_so_in_a_sentence(small_network: SmallNetwork) -> None:
     with pytest.raises(RobustsegError, match=r"got 'CUDA out of memory'; try"), memory.memory_checked(small_network):
         raise torch.OutOfMemoryError("CUDA out of memory\nmore")
+
+
+class OneSize(nn.Conv2d):
+    """A module for one size of images, as an exported one is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-2:] == (1024, 2048), f"need 1024x2048, got {tuple(x.shape)}"
+        return super().forward(x)
+
+
+def test_a_module_of_one_size_is_not_refused_for_a_crop() -> None:
+    network = adapt(OneSize(3, 2, 1), label_space=gray_space(2))
+    images = torch.zeros(1, 3, 1024, 2048, requires_grad=True)
+    with memory.memory_checked(network):
+        assert network(images).shape == (1, 2, 1024, 2048)

@@ -11,9 +11,11 @@ from robustseg.core.errors import RobustsegError
 from robustseg.core.random import ImageRng
 from robustseg.core.registry import build
 from robustseg.core.spaces import label_space
-from robustseg.core.types import gradient_in
+from robustseg.core.types import Dataset, Sample, gradient_in
+from robustseg.evaluation.run import evaluate
 from robustseg.networks.adapters import adapt
 from robustseg.networks.fast import fast
+from robustseg.testing import gray_space
 
 COLOURS = label_space(("red", "green", "blue"))
 
@@ -135,6 +137,36 @@ def test_a_backward_pass_that_raises_is_one_sentence(images):
     leaf = images.requires_grad_()
     with pytest.raises(RobustsegError, match="gradient in the images, got RuntimeError: no backward here; try"):
         gradient_in(network(leaf), leaf)
+
+
+def test_clean_images_are_measured_without_a_backward_pass(tmp_path):
+    network = adapt(Doing(lambda layer, x: layer(Broken.apply(x)), classes=4), label_space=gray_space(4))
+    record = evaluate(network, Noise(), folder=tmp_path)
+    assert record.flags["zero_gradients"] is True
+    with pytest.raises(RobustsegError, match="no backward here"):
+        evaluate(network, Noise(), build("perturbation", "fgsm(budget='linf:8/255')"))
+
+
+def test_a_sigmoid_of_one_logit_is_flagged():
+    two = label_space(("background", "object"))
+    network = adapt(Doing(lambda layer, x: layer(x)[:, :1].sigmoid(), classes=1), label_space=two)
+    assert evaluate(network, Noise(two)).flags["probabilities"]
+
+
+class Noise(Dataset):
+    """Two images of noise whose labels are all 0."""
+
+    spec, ids = "noise", ("a", "b")
+
+    def __init__(self, space=None):
+        self.label_space = space or gray_space(4)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return Sample(torch.rand((3, 12, 16), generator=generator), torch.zeros(12, 16).long(), self.ids[index])
 
 
 FACTORIES = """

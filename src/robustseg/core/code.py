@@ -48,7 +48,7 @@ class _Finder:
     """Finds what Python's path finder does, with `_FromSource` for the user's modules."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         found = PathFinder.find_spec(name, path, target)
         if (
             found

@@ -92,7 +92,10 @@ def _require(network: Network, images: Images) -> None:
     free = free_memory(images.device)
     if free is None:
         return
-    needed = attack_memory(network, images)
+    try:
+        needed = attack_memory(network, images)
+    except RobustsegError:  # a module that takes one size only, and no crop
+        return
     if needed > free:
         height, width = images.shape[-2:]
         raise RobustsegError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from robustseg.core.errors import ShapeError
+from robustseg.core.errors import RobustsegError, ShapeError
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
 from robustseg.core.types import Batch, Images, Labels, Logits, Network, frozen, gradient_in, most_likely
@@ -128,7 +128,10 @@ def _gradient(
     loss = cross_entropy(logits, target)
     if not logits.isfinite().all():
         return 0.0, math.nan
-    gradient = gradient_in(loss, images)
+    try:
+        gradient = gradient_in(loss, images)
+    except RobustsegError:  # a backward pass that raises: clean images can be measured all the same
+        gradient = None
     if gradient is None:
         return None, math.nan
     if not gradient.any():

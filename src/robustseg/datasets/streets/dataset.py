@@ -16,6 +16,7 @@ from robustseg.core.spaces import CAMVID
 from robustseg.core.types import Dataset, Sample
 from robustseg.datasets.streets.frame import render
 from robustseg.datasets.streets.scene import street
+from robustseg.datasets.views import require_size
 
 SPLITS = {"train": (0, 8000), "val": (8000, 1000), "test": (9000, 1000)}
 """Split -> first scene and how many there are."""
@@ -104,12 +105,13 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     """`'256x512'` as (256, 512).
 
     Raises:
-        SpecError: it is not two whole numbers of at least 16.
+        SpecError: it is not two whole numbers of at least 16, or no memory holds such an image.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", size) if isinstance(size, str) else None
     numbers = tuple(int(n) for n in (match.groups() if match else () if isinstance(size, str) else size))
     if len(numbers) != 2 or min(numbers) < 16:
         raise SpecError(f"expected a size like '256x512', at least 16x16, got '{size}'; try size='256x512'")
+    require_size(numbers)
     return numbers[0], numbers[1]
 
 
