@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 # One thread a process: several threads on tiny tensors wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
-.PHONY: demo test check torture bench docs lock clean
+.PHONY: demo test check fuzz torture bench docs lock clean
 
 demo: .venv/ready
 	$(RUN)/robustseg demo --out demo
@@ -14,6 +14,11 @@ check: .venv/ready
 # 100 runs of seven commands are killed at random system calls and repeated; half an hour, Linux with strace.
 torture: .venv/ready
 	OMP_NUM_THREADS=1 $(RUN)/python tests/torture.py 100
+# Seven kinds of input, so many examples of each; the same seed gives the same inputs.
+EXAMPLES ?= 1000
+SEED ?= $(shell date +%s)
+fuzz: .venv/ready
+	ROBUSTSEG_FUZZ=$(EXAMPLES) $(PYTEST) tests/fuzz -q --hypothesis-seed=$(SEED)
 bench: .venv/ready
 	$(RUN)/python -m pip install --quiet --no-deps torchattacks && $(RUN)/python benchmarks/attack_speed.py
 docs: .venv/ready
