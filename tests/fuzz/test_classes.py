@@ -77,8 +77,9 @@ def check(path: Path) -> bool:
         listed, palette = (content["names"], content.get("palette")) if isinstance(content, dict) else (content, None)
     else:
         listed = [line.strip() for line in text.splitlines() if line.strip()]
-    assert list(space.names) == listed, f"expected {listed}, got {space.names}"
     assert all(isinstance(name, str) and name.strip() for name in listed), f"expected names, got {listed}"
+    listed = [name.strip() for name in listed]
+    assert list(space.names) == listed, f"expected {listed}, got {space.names}"
     assert len(set(listed)) == len(listed), f"expected a name twice to be refused, got {listed}"
     if palette:
         assert [list(colour) for colour in space.palette] == palette

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import runs
 from fuzz.harness import Edits, Refusal, answer, corpus, damaged, edits, examples, kept, tell
+from robustseg.core.files import json_line
 from robustseg.report import compare, page
 from robustseg.results import metrics
 from robustseg.results.record import read_records
@@ -36,7 +37,7 @@ def _lines() -> list[bytes]:
     """A clean record and two perturbed ones of one network on three images, as a run writes them."""
     specs = {"clean": 0.1, "gaussian(rms='8/255')": 0.3, "pgd(budget='linf:8/255', steps=20)": 0.6}
     made = [runs.record("zoo:first", spec, share, rms=0.01, n=3) for spec, share in specs.items()]
-    return [json.dumps(one.to_json()).encode() + b"\n" for one in made]
+    return [json_line(one.to_json()).encode() for one in made]
 
 
 LINES = _lines()
@@ -106,7 +107,7 @@ def check(data: bytes, folder: Path) -> bool:
     if isinstance(records, Refusal):
         return False
     written = [json.loads(line) for line in LINES]
-    whole = [line for line in data.split(b"\n")[:-1] if line.strip()]
+    whole = [line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     assert len(records) == len(whole), f"expected {len(whole)} records, got {len(records)}"
     for record, line in zip(records, whole, strict=True):
         assert json.loads(line, object_pairs_hook=_once) in written, (
