@@ -4,6 +4,7 @@ import codecs
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,13 @@ from fuzz.harness import Edits, Refusal, answer, corpus, damaged, edits, example
 from robustseg.core.spaces import label_space
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # hypothesis', of long inputs
-BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 names = st.lists(
     st.one_of(
@@ -69,19 +76,32 @@ def check(path: Path) -> bool:
     space = answer(lambda: label_space(str(path)))
     if isinstance(space, Refusal):
         return False
-    data = path.read_bytes()
-    text = data.decode(next((name for bom, name in BOMS.items() if data.startswith(bom)), "utf-8"))
-    palette = None
-    if path.suffix == ".json":
-        content = json.loads(text)
-        listed, palette = (content["names"], content.get("palette")) if isinstance(content, dict) else (content, None)
-    else:
-        listed = [line.strip() for line in text.splitlines() if line.strip()]
-    assert all(isinstance(name, str) and name.strip() for name in listed), f"expected names, got {listed}"
-    listed = [name.strip() for name in listed]
-    assert list(space.names) == listed, f"expected {listed}, got {space.names}"
+    found = list(space.names), [list(colour) for colour in space.palette]
+    readings = [reading for encoding in _encodings(path.read_bytes()) for reading in _plain(path, encoding)]
+    assert readings, f"expected a file that is no class list to be refused, got {space.names}"
+    listed, palette = next((r for r in readings if r[0] == found[0]), readings[0])
+    assert found[0] == listed, f"expected {listed}, got {space.names}"
+    assert all(isinstance(name, str) and name for name in listed), f"expected names, got {listed}"
     assert len(set(listed)) == len(listed), f"expected a name twice to be refused, got {listed}"
-    if palette:
-        assert [list(colour) for colour in space.palette] == palette
+    assert not palette or found[1] == palette
     assert all(type(level) is int and 0 <= level <= 255 for colour in space.palette for level in colour)
     return True
+
+
+def _encodings(data: bytes) -> list[str]:
+    """What a text may be encoded in: what its mark says, else UTF-8 or, where there are NUL bytes, UTF-16 or UTF-32."""
+    marked = [encoding for bom, encoding in BOMS.items() if data.startswith(bom)][:1]
+    return marked or ["utf-8", *(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"] if b"\0" in data else [])]
+
+
+def _plain(path: Path, encoding: str) -> list[tuple[list[Any], Any]]:
+    """Names and palette in one encoding; empty where the file does not hold them."""
+    try:
+        text = path.read_bytes().decode(encoding)
+        if path.suffix == ".txt":
+            return [([line.strip() for line in text.splitlines() if line.strip()], None)]
+        content = json.loads(text)
+        listed, palette = (content["names"], content.get("palette")) if isinstance(content, dict) else (content, None)
+        return [([name.strip() for name in listed], palette)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []

@@ -53,10 +53,11 @@ def _written(film: Film, place: Path) -> bytes:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(film.codec, rate=10, options=film.options)
         stream.height, stream.width, stream.pix_fmt = 32, 48, film.pixels
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
+        ticks = 10 if film.irregular else 1
+        tick = stream.time_base = stream.codec_context.time_base = Fraction(1, 10 * ticks)
         for i in range(8):
             frame = av.VideoFrame.from_ndarray(np.roll(texture, 4 * i, 1) // 2 + np.uint8(10 * i), format="rgb24")
-            frame.pts, frame.time_base = 10 * i + (i * i if film.irregular else 0), Fraction(1, 100)
+            frame.pts, frame.time_base = ticks * i + (i * i if film.irregular else 0), tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     data = bytearray(path.read_bytes())
@@ -104,22 +105,22 @@ def check(path: Path, order: list[int]) -> bool:
     told = answer(lambda: list(read_frames(path)))
     wanted = _sequential(path)
     if not isinstance(told, Refusal):
-        images = [frame.image for frame in told]
         assert [frame.number for frame in told] == list(range(len(told)))
-        for number, (image, frame) in enumerate(zip(images, wanted, strict=False)):
-            assert image is None or _same(image, frame), f"read_frames gives another picture as frame {number}"
-        assert [i for i in images[len(wanted) :] if i is not None] == []
+        images, rest = [frame.image for frame in told], iter(wanted)
+        if None in images:  # after damage the decoder may be restarted: fewer pictures, but no other ones
+            assert all(any(_same(image, frame) for frame in rest) for image in images if image is not None)
+        else:
+            assert len(images) == len(wanted), f"expected {len(wanted)} frames, got {len(images)}"
+            assert all(map(_same, images, wanted)), "read_frames gives another picture"
     source = answer(lambda: frames_at(str(path)))
     if isinstance(source, Refusal):
         return False
-    good = 0
+    assert len(source) == len(wanted), f"expected {len(wanted)} frames, got {len(source)}"
     for number in [n for n in order if n < len(source)] + list(range(len(source))):
         image = answer(lambda number=number: source[number])  # type: ignore[misc]
         if not isinstance(image, Refusal):
-            assert number < len(wanted), f"expected {len(wanted)} frames, got a picture as frame {number}"
             assert _same(image, wanted[number]), f"frame {number} is another picture"
-            good += 1
-    return good > 0
+    return True
 
 
 def _same(image: torch.Tensor, frame: np.ndarray | None) -> bool:
@@ -129,7 +130,7 @@ def _same(image: torch.Tensor, frame: np.ndarray | None) -> bool:
 def _sequential(path: Path) -> list[np.ndarray | None]:
     """All frames in the order of a player, upright; None for one that cannot be decoded or that is damaged."""
     found: list[np.ndarray | None] = []
-    with contextlib.suppress(av.FFmpegError, OSError), av.open(str(path)) as container:
+    with contextlib.suppress(av.FFmpegError, OSError, IndexError), av.open(str(path)) as container:
         packets = container.demux(container.streams.video[0])
         while True:
             try:
