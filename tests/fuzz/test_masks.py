@@ -70,7 +70,8 @@ def test_masks(mask: Mask, done: Edits, classes: int, void: tuple[int, ...], fol
 @corpus("masks")
 @pytest.mark.parametrize("classes", CLASSES)
 def test_masks_that_failed_once(path: Path, classes: int, folder: Path) -> None:
-    check(path.read_bytes(), folder, classes, (255,))
+    for void in ((255,), (0,), (3, 255)):
+        check(path.read_bytes(), folder, classes, void)
 
 
 def check(data: bytes, folder: Path, classes: int, void: tuple[int, ...], indices: np.ndarray | None = None) -> bool:
