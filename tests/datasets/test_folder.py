@@ -57,6 +57,11 @@ def test_the_spec_rebuilds(root):
     assert opened(root, classes="camvid").spec.endswith("classes='camvid')")
 
 
+def test_void_must_leave_a_class(root):
+    with pytest.raises(SpecError, match=r"expected a class that is not void, got void=\(0, 1, 2\); try another void"):
+        opened(root, void=(0, 1, 2))
+
+
 @pytest.mark.parametrize("void", [256, (-1,), (300, 255)])
 def test_void_must_be_values_of_a_mask(root, void):
     with pytest.raises(SpecError, match=r"expected void as values 0 to 255, got .*; try void=\(255,\)"):

@@ -91,6 +91,13 @@ def test_the_first_pixel_of_a_turned_image_is_where_the_camera_saw_it(tmp_path: 
     assert np.allclose(read_image(tmp_path / "a.png")[:, 0, 0].numpy() * 255, PIXELS[-1, 0])
 
 
+def test_grey_tiff_files_are_turned_and_not_scrambled(tmp_path: Path) -> None:
+    """Pillow maps these into memory when it opens them by name, and then reads rows of the wrong length."""
+    Image.fromarray(PIXELS[..., 0]).save(tmp_path / "a.tif", exif=turned(6))
+    assert np.array_equal((read_image(tmp_path / "a.tif")[0] * 255).round().numpy(), np.rot90(PIXELS[..., 0], -1))
+    assert image_size(tmp_path / "a.tif") == (8, 6)
+
+
 def test_an_orientation_counts_wherever_a_file_states_it(tmp_path: Path) -> None:
     info = PngInfo()
     info.add_itxt("XML:com.adobe.xmp", XMP)

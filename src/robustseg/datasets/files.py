@@ -179,6 +179,9 @@ def _opened(path: Path, *, what: str = "image") -> Iterator[ImageFile.ImageFile]
     """A file of which only the header is read so far; whatever is wrong with it becomes one sentence."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as file:
+            file.filename = (
+                ""  # else Pillow maps plain grey TIFF files into memory, and scrambles those that are turned
+            )
             yield file
     except RobustsegError:
         raise

@@ -59,6 +59,8 @@ class Folder(Paired):
         both = set(self._values) & set(self.void) if values is not None else ()
         if both:
             raise SpecError(f"expected each value to be a class or void, got {min(both)} as both; try another void")
+        if set(self._values) <= set(self.void):
+            raise SpecError(f"expected a class that is not void, got void={self.void}; try another void")
         self._open_question = not given and len(self.label_space) <= 2
         written = repr(classes) if listed else classes_text(self.label_space)
         kept = "".join(f", {name}={levels!r}" for name, levels in given.items())
