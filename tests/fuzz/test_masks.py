@@ -1,5 +1,6 @@
 """Masks of every bit depth, and the counts and mIoU that follow, against the indices that were written and plain loops."""
 
+import io
 import math
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from robustseg.results import metrics
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged tags
 SIZE = (7, 9)
 CLASSES = (1, 2, 3, 19, 255)
+Levels = tuple[int, ...] | None
 
 
 class Mask(NamedTuple):
@@ -57,35 +59,46 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask=masks(),
     done=st.one_of(st.just([]), st.just([]), edits),
     classes=st.sampled_from(CLASSES),
-    void=st.sampled_from([(255,), (0,), (3, 255), ()]),
+    void=st.sampled_from([None, None, (255,), (0,), (3, 255), ()]),
+    spread=st.booleans(),
 )
 @examples(200)
-def test_masks(mask: Mask, done: Edits, classes: int, void: tuple[int, ...], folder: Path, tally: Counter[str]) -> None:
+def test_masks(
+    mask: Mask, done: Edits, classes: int, void: Levels, spread: bool, folder: Path, tally: Counter[str]
+) -> None:
     data = damaged(mask.data, done)
     with kept("masks", data, ".png"):
         indices = mask.indices if data == mask.data else None
-        tell(tally, check(data, folder, classes, void, indices))
+        values = (0, 255, 7)[:classes] if spread and classes <= 3 else None
+        tell(tally, check(data, folder, classes, void, values, indices))
 
 
 @corpus("masks")
 @pytest.mark.parametrize("classes", CLASSES)
 def test_masks_that_failed_once(path: Path, classes: int, folder: Path) -> None:
-    for void in ((255,), (0,), (3, 255)):
-        check(path.read_bytes(), folder, classes, void)
+    for void in (None, (255,), (0,), (3, 255)):
+        for values in (None, (0, 255)):
+            check(path.read_bytes(), folder, classes, void, values)
 
 
-def check(data: bytes, folder: Path, classes: int, void: tuple[int, ...], indices: np.ndarray | None = None) -> bool:
+def check(
+    data: bytes, folder: Path, classes: int, void: Levels, values: Levels, indices: np.ndarray | None = None
+) -> bool:
     """Whether a mask is accepted; if so its labels, counts and mIoU are those of plain loops over its indices."""
     path = folder / "labels" / "a.png"
     path.write_bytes(data)
-    opened = {"images": str(folder / "images"), "labels": str(path.parent), "classes": classes, "void": void}
+    told = {name: levels for name, levels in (("void", void), ("values", values)) if levels is not None}
+    opened = {"images": str(folder / "images"), "labels": str(path.parent), "classes": classes, **told}
     sample = answer(lambda: Folder(**opened)[0])
     if isinstance(sample, Refusal):
         return False
     labels = sample.labels.numpy()
     indices = _indices(path) if indices is None else indices
-    wanted = [[_train_id(int(value), classes, void) for value in row] for row in indices]
-    assert labels.tolist() == wanted
+    assert told or classes > 2 or 1 in indices or 255 not in indices, "expected to be asked what 255 means"
+    places = {value: label for label, value in enumerate(values or range(classes))}
+    places |= dict.fromkeys(void if void is not None else {255} - set(values or ()), 255)
+    wanted = [[places.get(int(value), -1) for value in row] for row in indices]
+    assert labels.tolist() == wanted, "expected other labels, or a refusal of what is -1"
     guesses = np.random.default_rng(classes).integers(0, classes + 1, labels.shape)
     counts = metrics.count(labels[None], guesses[None], ["a"], classes)
     confusion, miou = _by_loops(wanted, guesses.tolist(), classes)
@@ -94,15 +107,10 @@ def check(data: bytes, folder: Path, classes: int, void: tuple[int, ...], indice
     return True
 
 
-def _train_id(value: int, classes: int, void: tuple[int, ...]) -> int:
-    assert value in void or value < classes, f"expected the value {value} to be refused, got a label"
-    return 255 if value in void else value
-
-
 def _indices(path: Path) -> np.ndarray:
     """The index of each pixel as Pillow reads a file; Pillow spreads grey levels of 2 and 4 bits over 0 to 255."""
     data = path.read_bytes()
-    with Image.open(path) as file:
+    with Image.open(io.BytesIO(data)) as file:
         narrow = data[:4] == b"\x89PNG" and data[25] == 0 and data[24] in (2, 4)
         values = np.asarray(ImageOps.exif_transpose(file)).astype(np.int64)
         return values // (255 // (2 ** data[24] - 1)) if narrow else values
