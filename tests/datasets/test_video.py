@@ -74,6 +74,36 @@ def test_a_damaged_frame_is_told_and_the_stream_goes_on(clip: Path, tmp_path: Pa
         assert 255 * float(frame.image.mean()) == pytest.approx(grey_of(frame.number), abs=4)
 
 
+def test_what_the_decoder_makes_of_a_broken_frame_is_no_picture(tmp_path: Path) -> None:
+    """One bit of a B-frame is flipped: the decoder raises, and then gives the frame as if nothing had happened."""
+    av = pytest.importorskip("av")
+    texture = np.random.default_rng(0).integers(0, 100, (32, 48, 3)).astype(np.uint8)
+    with av.open(str(tmp_path / "whole.mpg"), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=10, options={"bf": "2", "g": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for number in range(8):
+            frame = av.VideoFrame.from_ndarray(np.roll(texture, 4 * number, 1) + np.uint8(10 * number), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = (tmp_path / "whole.mpg").read_bytes()
+    whole = [frame.image for frame in read_frames(tmp_path / "whole.mpg")]
+    lost = 0
+    for at in range(1200, 2400, 50):
+        (tmp_path / "torn.mpg").write_bytes(data[:at] + bytes([data[at] ^ 2]) + data[at + 1 :])
+        found = [frame.image for frame in read_frames(tmp_path / "torn.mpg")]
+        if None in found:  # the decoder noticed
+            lost += 1
+            assert all(any(torch.equal(image, other) for other in whole) for image in found if image is not None)
+    assert lost > 5
+
+
+def test_a_video_whose_texts_are_not_utf_8_is_read(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    (tmp_path / "latin.mp4").write_bytes(data.replace(b"Lavf", b"\xe9avf"))
+    assert b"\xe9avf" in (tmp_path / "latin.mp4").read_bytes()
+    assert len(list(read_frames(tmp_path / "latin.mp4"))) == FRAMES
+
+
 def test_a_folder_gives_its_images_by_name_and_an_unreadable_one_says_why(tmp_path: Path) -> None:
     for number in range(3):
         Image.new("RGB", (8, 6), (50 * number,) * 3).save(tmp_path / f"{number:03}.png")

@@ -239,7 +239,8 @@ def _opened(path: Path) -> Iterator[_Film]:
 def _open(path: Path) -> _Film:
     av = load_av()
     try:
-        container = av.open(str(path.absolute()))  # a relative name with a colon would be taken for a protocol
+        # a relative name with a colon would be taken for a protocol; texts in a file need not be UTF-8
+        container = av.open(str(path.absolute()), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise RobustsegError(
             f"expected a video in '{path}', got '{_text(error)}'; try a complete file that a player opens"
