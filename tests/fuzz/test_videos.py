@@ -130,7 +130,10 @@ def _same(image: torch.Tensor, frame: np.ndarray | None) -> bool:
 def _sequential(path: Path) -> list[np.ndarray | None]:
     """All frames in the order of a player, upright; None for one that cannot be decoded or that is damaged."""
     found: list[np.ndarray | None] = []
-    with contextlib.suppress(av.FFmpegError, OSError, IndexError), av.open(str(path)) as container:
+    with (
+        contextlib.suppress(av.FFmpegError, OSError, IndexError),
+        av.open(str(path), metadata_errors="replace") as container,
+    ):
         packets = container.demux(container.streams.video[0])
         while True:
             try:
