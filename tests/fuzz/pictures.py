@@ -34,6 +34,18 @@ def png(
     )
 
 
+def summed(data: bytes) -> bytes:
+    """A PNG file with right checksums, so that a reader looks at what damaged chunks say; other files as they are."""
+    raw, at = bytearray(data), 8
+    while data.startswith(b"\x89PNG") and at + 12 <= len(raw):
+        end = at + 8 + int.from_bytes(raw[at : at + 4], "big")
+        raw[end : end + 4] = (
+            struct.pack(">I", zlib.crc32(raw[at + 4 : end])) if end + 4 <= len(raw) else raw[end : end + 4]
+        )
+        at = end + 4
+    return bytes(raw)
+
+
 def tiff(samples: np.ndarray, depth: int, *, orientation: int = 0) -> bytes:
     """An uncompressed TIFF file of samples `[h, w, 1 or 3]` of 8 or 16 bits."""
     height, width, channels = samples.shape

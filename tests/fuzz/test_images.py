@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fuzz.harness import Edits, Refusal, answer, corpus, damaged, edits, examples, kept, tell
-from fuzz.pictures import CHANNELS, exif, png, saved, tiff, upright
+from fuzz.pictures import CHANNELS, exif, png, saved, summed, tiff, upright
 from robustseg.datasets.files import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, about damaged tags
@@ -92,10 +92,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("images")
 
 
-@given(picture=pictures(), done=st.one_of(st.just([]), edits))
+@given(picture=pictures(), done=st.one_of(st.just([]), edits), repaired=st.booleans())
 @examples(200)
-def test_images(picture: Picture, done: Edits, folder: Path, tally: Counter[str]) -> None:
-    data = damaged(picture.data, done)
+def test_images(picture: Picture, done: Edits, repaired: bool, folder: Path, tally: Counter[str]) -> None:
+    data = summed(damaged(picture.data, done)) if repaired else damaged(picture.data, done)
     path = folder / f"image{picture.suffix}"
     path.write_bytes(data)
     with kept("images", data, picture.suffix):

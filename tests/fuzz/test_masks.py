@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fuzz.harness import Edits, Refusal, answer, corpus, damaged, edits, examples, kept, tell
-from fuzz.pictures import CHANNELS, png, saved
+from fuzz.pictures import CHANNELS, png, saved, summed
 from robustseg.datasets.folder import Folder
 from robustseg.results import metrics
 
@@ -60,15 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(
     mask=masks(),
     done=st.one_of(st.just([]), st.just([]), edits),
+    repaired=st.booleans(),
     classes=st.sampled_from(CLASSES),
     void=st.sampled_from([None, None, (255,), (0,), (3, 255), ()]),
     spread=st.sampled_from([False, False, False, True]),
 )
 @examples(200)
 def test_masks(
-    mask: Mask, done: Edits, classes: int, void: Levels, spread: bool, folder: Path, tally: Counter[str]
+    mask: Mask, done: Edits, repaired: bool, classes: int, void: Levels, spread: bool, folder: Path, tally: Counter[str]
 ) -> None:
-    data = damaged(mask.data, done)
+    data = summed(damaged(mask.data, done)) if repaired else damaged(mask.data, done)
     with kept("masks", data, ".png"):
         indices = mask.indices if data == mask.data else None
         values = (0, 255, 7)[:classes] if spread and classes <= 3 else None

@@ -115,6 +115,17 @@ def test_an_archive_that_claims_more_bytes_than_it_has_is_refused(trained, tmp_p
         read_state(tmp_path / "bomb.pth")
 
 
+def test_one_changed_bit_of_a_weight_is_refused(tmp_path):
+    torch.save({"a": torch.full((8,), 7.0)}, tmp_path / "w.pth")
+    data = bytearray((tmp_path / "w.pth").read_bytes())
+    data[data.index(torch.full((8,), 7.0).numpy().tobytes()) + 2] ^= 1
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(
+        RobustsegError, match=r"expected a whole file of weights, .*the checksum of 'w/data/0' is another"
+    ):
+        read_state(tmp_path / "w.pth")
+
+
 def test_a_name_that_no_file_can_have_is_one_sentence():
     for name in ("a" * 5000, "a\0b", "a/" * 3000):
         with pytest.raises(RobustsegError, match="expected a file of weights, got no file"):

@@ -78,7 +78,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (RobustsegError, OSError) as error:
-            err.print(Text("error:", "bold red"), readable(str(error)), soft_wrap=True)
+            told = str(error) if isinstance(error, RobustsegError) else readable(str(error))
+            err.print(Text("error:", "bold red"), told, soft_wrap=True)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
             err.print("stopped; given again, a command that keeps records or checkpoints goes on from here")

@@ -4,26 +4,29 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST, WORD = 1000, 300
+LONGEST, WORD = 900, 300
 """Characters of an error message, and of what stands in it without a blank; longer ones are cut in the middle."""
+TREE = "try this tree:\n"
+"""What may stand before lines of their own in an error: the folders of a data set."""
 
 
 def readable(text: str, most: int = LONGEST) -> str:
-    """Text that any terminal can show: cut in the middle to `most` characters, control characters spelled out."""
-    text = _cut(re.sub(rf"\S{{{WORD},}}", lambda found: _cut(found[0], WORD // 2), text), most)
-    spelled = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
-    return spelled.encode("utf-8", "backslashreplace").decode("utf-8")  # half of a surrogate pair
+    """Text on one line that any terminal can show: control characters spelled out, cut in the middle to `most` characters."""
+    spelled = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return _cut(re.sub(rf"\S{{{WORD},}}", lambda found: _cut(found[0], WORD // 2), spelled), most)
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
 
 
 class RobustsegError(ValueError):
     """Something the user can mend. The text says what was expected, what came, and what to try."""
 
     def __init__(self, text: str = ""):
-        super().__init__(readable(str(text)))
+        told, mark, tree = str(text).partition(TREE)
+        super().__init__(readable(told) + mark + tree)
 
 
 class ShapeError(RobustsegError):

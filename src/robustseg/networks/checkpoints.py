@@ -297,6 +297,8 @@ def _unpickled_safely(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > 4 * path.stat().st_size + 2**24:
                     raise _torn(path, ValueError("its entries claim more bytes than it has"))
+                if changed := archive.testzip():  # torch.load does not look
+                    raise _torn(path, ValueError(f"the checksum of '{changed}' is another"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
             return torch.load(path, map_location="cpu", weights_only=True)

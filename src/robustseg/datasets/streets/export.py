@@ -92,7 +92,7 @@ def read_export(folder: str | Path, *, split: str = "test") -> list[Sample]:
     """
     root = Path(folder)
     if split not in SPLITS or not (root / "poses.json").is_file():
-        raise DatasetNotFound(f"expected an export of streets in '{root}', got no poses.json; the tree is\n{TREE}")
+        raise DatasetNotFound(f"expected an export of streets in '{root}', got no poses.json; try this tree:\n{TREE}")
     poses = read_json(root / "poses.json", lambda data: read_as(dict[str, _Poses], data))
     table = train_ids_of(VOID, void=(VOID, IGNORE))
     samples = []
