@@ -1,26 +1,35 @@
-"""Writes what docs derive from code and records: the results in the README, and docs/names.md. `--check` only compares."""
+"""Writes what docs derive from code and records: results and tables in README and docs, and docs/names.md. `--check` only compares."""
 
 import importlib
 import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from robustseg import api
+from robustseg.audit import audit
 from robustseg.core import registry
 from robustseg.core.random import ImageRng
+from robustseg.core.types import Network
+from robustseg.evaluation import evaluate
 from robustseg.networks.passes import counted
 from robustseg.results import metrics
+from robustseg.results.findings import suspicious
 from robustseg.results.record import STRENGTHS, Record, read_records
-from robustseg.results.summary import clean_of, summary
+from robustseg.results.summary import clean_of, raised, summary
 from robustseg.studies.page import Beside, Table
 from robustseg.testing import PixelNetwork
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from deceptive import DECEPTIVE, Deceptive  # noqa: E402
+
 RESULTS, CLEAN = ROOT / "studies" / "camvid-cpu", ROOT / "studies" / "camvid-clean"
 FOREIGN = ROOT / "studies" / "enet-foreign"
 REDUNDANT = ROOT / "studies" / "baer2020-camvid"
@@ -91,6 +100,28 @@ def _source(function: object) -> str:
     """What stands behind `Source:` in a docstring, up to the first semicolon."""
     found = re.search(r"Source: (.*?)(?:;|\n\s*\n|\n\s*Differs|$)", inspect.getdoc(function) or "", flags=re.DOTALL)
     return " ".join(found[1].split()) if found else ""
+
+
+def deceptive() -> str:
+    """The table of evaluate-honestly.md: networks that deceive, and what speaks against each in a run and in its audit."""
+    lines = ["| network | flags of `evaluate` | doubts of `audit` |", "|---|---|---|"]
+    inner, data = api.network("zoo:erfnet-streets"), api.data("streets(scenes=3, frames=1, size='32x64')")
+    for name, answer in DECEPTIVE.items():
+        torch.manual_seed(0)
+
+        def build(name: str, answer: Any = answer) -> Network:
+            return Deceptive(inner, name, answer)
+
+        with tempfile.TemporaryDirectory() as folder:
+            record = evaluate(build(name), data, folder=folder)
+            found = audit(folder, images=1, build_network=build, build_data=lambda spec: data)
+        doubts = dict.fromkeys(finding.check for finding in suspicious(found))
+        lines.append(f"| {name} | {_coded(raised(record))} | {_coded(doubts)} |")
+    return "\n".join([*lines, ""])
+
+
+def _coded(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def results() -> str:
@@ -245,9 +276,15 @@ def _provenance(records: list[Record]) -> str:
 
 def main() -> int:
     """Write, or with `--check` say whether everything is as it would be written."""
-    readme, which = ROOT / "README.md", ROOT / "docs" / "which-network.md"
-    wanted = {path: path.read_text() for path in (readme, which)}
-    blocks = {"results": results(), "baer2020": redundant(), "robust": robust(), "arnab2018": preferred()}
+    marked = ROOT / "README.md", ROOT / "docs" / "which-network.md", ROOT / "docs" / "evaluate-honestly.md"
+    wanted = {path: path.read_text() for path in marked}
+    blocks = {
+        "results": results(),
+        "baer2020": redundant(),
+        "robust": robust(),
+        "arnab2018": preferred(),
+        "deceptive": deceptive(),
+    }
     for name, made in blocks.items():
         marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
         for path, text in wanted.items():

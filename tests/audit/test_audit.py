@@ -364,6 +364,31 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no attack that follows gradients in this run" in text
 
 
+def test_an_audit_leaves_the_buffers_of_the_network(tmp_path: Path) -> None:
+    class Moves(Honest):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += 1
+            return super().forward(images)
+
+    network = Moves()
+    found = audited(measured(tmp_path, network, ATTACK), network)
+    assert {f.status for f in found} == {"ok"}
+    assert network.seen == 0
+
+    def fail(finding: Finding) -> None:
+        raise KeyboardInterrupt
+
+    for at in (lambda f: None, fail):
+        (tmp_path / "audit.jsonl").unlink()
+        with suppress(KeyboardInterrupt):
+            audited(tmp_path, network, on_finding=at)
+        assert network.seen == 0
+
+
 def test_one_network_on_two_data_sets_is_audited_on_each(tmp_path: Path) -> None:
     class Few(Scenes):
         spec = "few"

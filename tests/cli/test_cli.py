@@ -54,6 +54,17 @@ def test_evaluate_prints_the_worst_of_all_that_was_tried(network: str, tmp_path:
     assert len(json.loads((tmp_path / "summary.json").read_text())) == 3
 
 
+def test_evaluate_says_where_a_network_gave_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nan_net_of_cli_test.py").write_text(
+        "import torch\nclass Net(torch.nn.Conv2d):\n    def forward(self, x): return super().forward(x) / 0\n"
+        "def build(): return Net(3, 11, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = "module('nan_net_of_cli_test:build', classes='camvid')"
+    text = run("evaluate", "--network", spec, "--data", "streets(scenes=1, frames=2, size='32x64')", "--out", "run")
+    assert "gave NaN or infinity on 100 % of the images (clean)" in text
+
+
 def test_saved_images_are_what_is_measured(network: str, tmp_path: Path) -> None:
     command = ("evaluate", "--network", network, "--data", DATA, "--perturbation", "fgsm(budget='linf:8/255')")
     save = ("--save-images", str(tmp_path / "images"), "--out", str(tmp_path))

@@ -67,6 +67,7 @@ def test_updates_bring_the_answers_of_the_teacher_nearer(members: tuple[Network,
     with torch.inference_mode():
         logits = teacher(images)
         before = agreement(logits, adaptive(images))
+        assert agreement(logits * torch.nan, logits * torch.nan) == 0, "no prediction agrees with nothing"
     losses = [adaptation.update(images, logits) for _ in range(15)]
     assert losses[-1] < losses[0]
     with torch.inference_mode():

@@ -167,6 +167,9 @@ def test_the_reference_must_agree():
     assert check_against(right, pipeline, images) == 1.0
     with pytest.raises(RobustsegError, match=r"same label as the reference on 99.9% of pixels, got \d+.\d%; try bgr"):
         adapt(module, label_space=COLOURS, reference=pipeline, images=images)
+    broken = adapt(torch.nn.Sequential(module, torch.nn.Threshold(2.0, torch.nan)), label_space=COLOURS)
+    with pytest.raises(RobustsegError, match=r"got 0.0%"):  # NaN agrees with nothing, not even with a void label
+        check_against(broken, lambda image: np.full(image.shape[:2], 255), images)
     with pytest.raises(RobustsegError, match="both or neither"):
         adapt(module, label_space=COLOURS, reference=pipeline)
     with pytest.raises(ShapeError, match=r"label maps \(10, 10\) from the reference, got \(5, 5\)"):

@@ -24,6 +24,7 @@ from robustseg.results import metrics
 from robustseg.results.findings import Finding, subject_of
 from robustseg.results.panels import save_panel, tiles
 from robustseg.results.record import Record
+from robustseg.results.summary import summary
 from robustseg.results.worst import worst_cases
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -306,6 +307,28 @@ def test_headline_names_the_worst_and_noise_of_its_size() -> None:
     )
     assert words.headline([runs.record("zoo:a", "clean", 0.2)])[0].endswith("% mIoU on 40 clean images.")
     assert "without a clean run" in words.headline([runs.record("zoo:a", "fgsm(budget='linf:1/255')", 0.2)])[0]
+
+
+def test_a_run_with_nan_says_so_first_and_has_no_relative_figure() -> None:
+    def spoiled(which: str) -> list[Record]:
+        return [
+            replace(r, flags={"not_finite": 0.25}) if which in r.perturbation else r for r in runs.run(("zoo:first",))
+        ]
+
+    for records in (spoiled("clean"), spoiled("pgd")):
+        flagged = [r for r in records if r.flags.get("not_finite")]
+        for record, text in zip(flagged, words.headline(records), strict=False):
+            assert text == (
+                f"first gave NaN or infinity on 25 % of the images ({record.perturbation}): such pixels have no prediction and "
+                "count as wrong, and no figure is relative to this run."
+            )
+            assert "gave NaN or infinity on 25" in page(records)
+        assert [row["q"] for row in summary(records) if "not_finite" in row["flags"]] == [None] * len(flagged)
+        (group,) = tables.groups(records, [])
+        within = tables.within_budgets(group)
+        assert within is not None
+        assert {row[within.head.index("worst Q %")].text for row in within.rows} == {words.DASH}
+    assert all(row["q"] is None for row in summary(spoiled("clean")))
 
 
 def test_a_flagged_headline_says_so() -> None:

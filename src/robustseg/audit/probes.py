@@ -74,19 +74,23 @@ class CloserLook(NamedTuple):
         return repeats_not(self.first, self.random)
 
 
-def look(network: Network, batch: Batch, *, mirrored_first: bool = False) -> CloserLook:
-    """Look at a network on one image (a batch of one on its device): about 30 passes, most of them in float64."""
+def look(network: Network, batch: Batch, *, number: int = 0) -> CloserLook:
+    """Look at a network on one image (a batch of one on its device): about 30 passes, most of them in float64.
+
+    Args:
+        number: see `evaluation.probes.look`.
+    """
     guide = network.soft().draw(ImageRng(0, batch.ids))
     with unchanged(network, guide), frozen(network, guide):
-        seen = probes.look(network, batch, mirrored_first=mirrored_first)
-        images = probes.inner(batch)
+        seen = probes.look(network, batch, number=number)
+        images = probes.inner(batch, number)
         again = (relative_change(seen.logits, probes.answer(network, images)) for _ in range(2))
         random = max(seen.random, *again)  # few draws may agree by chance
         with torch.no_grad():
             logits = guide(images)
         top = logits.topk(min(2, logits.shape[1]), dim=1).values
         target = batch.labels.where(batch.labels != IGNORE, most_likely(logits))
-        flat, apart = _small_changes(guide, batch, target)
+        flat, apart = _small_changes(guide, batch, number, target)
         return CloserLook(
             seen,
             random,
@@ -100,12 +104,13 @@ def look(network: Network, batch: Batch, *, mirrored_first: bool = False) -> Clo
         )
 
 
-def _small_changes(network: Network, batch: Batch, target: Labels) -> tuple[float, float]:
+def _small_changes(network: Network, batch: Batch, number: int, target: Labels) -> tuple[float, float]:
     """`flat` and `apart` in float64, NaN of a network (or a device) that knows no float64."""
     try:
         double = copy.deepcopy(network).double()
         # inside (0, 1), so that a clamp in front of the network is no edge
-        return _flat(double, 0.01 + 0.98 * batch.images.double()), _apart(double, probes.inner(batch).double(), target)
+        flat = _flat(double, 0.01 + 0.98 * batch.images.double())
+        return flat, _apart(double, probes.inner(batch, number).double(), target)
     except (RuntimeError, TypeError):
         return math.nan, math.nan
 
@@ -159,7 +164,9 @@ def _random(looks: Sequence[CloserLook]) -> Verdict:
 
 
 def _batch(looks: Sequence[CloserLook]) -> Verdict:
-    change = max(seen.first.batch for seen in looks)
+    change = max((seen.first.batch for seen in looks if not math.isnan(seen.first.batch)), default=math.nan)
+    if math.isnan(change):
+        return unchecked("the network takes one image at a time")
     told = f"Another image in the batch moves the logits of an image by {change:.2g} of the largest"
     if not any(depends_on_batch(seen.first) for seen in looks):
         return fine(told + ".", change=change)

@@ -491,7 +491,8 @@ def _perturb(job: _Job, images: Tensor, batch: Batch) -> Tensor:
     lowest, highest = float(perturbed.min()), float(perturbed.max())
     if not math.isfinite(highest - lowest):
         raise RobustsegError(
-            f"expected finite images from {job.perturbation.spec}, got NaN or infinity; try smaller steps"
+            f"expected finite images from {job.perturbation.spec}, got NaN or infinity; try smaller steps, or see whether "
+            "the logits of the network are finite: the flag not_finite of a clean run"
         )
     if (lowest < 0 or highest > 1) and not _unclipped(job.perturbation):
         raise RobustsegError(
@@ -594,7 +595,7 @@ def _keep_panels(job: _Job, records: list[Record], everything: list[Record], fol
 def _looks(target: Network, job: _Job) -> list[Look]:
     """At the first, the middle and the last image, as they are."""
     places = sorted({0, len(job.data) // 2, len(job.data) - 1})
-    return [look(target, _probed(target, job, at), mirrored_first=bool(n % 2)) for n, at in enumerate(places)]
+    return [look(target, _probed(target, job, at), number=n) for n, at in enumerate(places)]
 
 
 def _probed(target: Network, job: _Job, index: int) -> Batch:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustseg.core.errors import DatasetNotFound, RobustsegError
+from robustseg.core.errors import DatasetNotFound
 from robustseg.core.files import make_folder, read_json, sole_writer, write_whole
 from robustseg.core.folders import claim
 from robustseg.core.labels import IGNORE
