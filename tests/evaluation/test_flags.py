@@ -181,7 +181,7 @@ UPERNET = (
     '"convnext","depths":[1,1,1,1],"hidden_sizes":[16,16,16,16],"out_features":["stage1","stage2","stage3","stage4"]}}'
 )
 ORDINARY = [
-    *(f"zoo:{name}" for name in ("erfnet-streets", "erfnet-streets-at", "erfnet-streets-at2")),
+    *(f"zoo:{name}" for name in ("erfnet-streets", "erfnet-streets-at", "erfnet-streets-at2", "triplet-streets")),
     *(f"smp('{name}', classes=11)" for name in ("Unet", "FPN")),
     "smp('DeepLabV3Plus', encoder='mobilenet_v2', classes=11)",
     *(f"torchvision('{name}', classes=11)" for name in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")),
