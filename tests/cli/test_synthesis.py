@@ -10,7 +10,7 @@ from PIL import Image
 
 from commands import run
 from robustseg import api
-from robustseg.core.files import sole_writer
+from robustseg.core.files import json_line, sole_writer
 from robustseg.datasets.files import read_image
 from robustseg.networks.weights import save
 from robustseg.synthesis.output import picture_of
@@ -212,7 +212,7 @@ def test_a_cut_between_pictures_is_made_good(given, tmp_path: Path) -> None:
     inpaint(given, tmp_path)
     before = (tmp_path / "result.json").read_bytes()
     about = json.loads(before)["about"]
-    (tmp_path / "result.json").write_text(json.dumps({"about": about}))
+    (tmp_path / "result.json").write_text(json_line({"about": about}))
     (tmp_path / "image.png").unlink()
     inpaint(given, tmp_path)
     assert (tmp_path / "result.json").read_bytes() == before

@@ -1,11 +1,11 @@
 """Whose folder it is: nothing is replaced that the same command did not write."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from robustseg.core.errors import RobustsegError
+from robustseg.core.files import json_line
 from robustseg.core.folders import claim, require_own, result_in
 
 ABOUT = {"network": "a", "size": (2, 3)}
@@ -17,7 +17,7 @@ def test_a_new_folder_is_claimed_and_known_again(tmp_path: Path) -> None:
     assert not head.exists()
     assert claim(head, ABOUT, ["image.png"]) == {}
     assert result_in(head, ABOUT, ["image.png"]) == {}
-    head.write_text(json.dumps({"about": ABOUT, "loss": 1}))
+    head.write_text(json_line({"about": ABOUT, "loss": 1}))
     assert claim(head, ABOUT, ["image.png"]) == {"loss": 1}
 
 
@@ -39,11 +39,16 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         require_own(tmp_path / "records.jsonl", ["deep/*"])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"about": 1}', "text", b"\xff\xfe"])
+WHOLE = json_line({"about": ABOUT})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", json_line({"about": 1}), 2 * WHOLE, WHOLE.replace('"a"', '"b"'), "text", b"\xff\xfe"]
+)
 def test_a_head_of_something_else_is_refused(tmp_path: Path, text: str | bytes) -> None:
     head = tmp_path / "result.json"
     head.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RobustsegError, match="as a run wrote it, got something else"):
+    with pytest.raises(RobustsegError, match=r"as (a run wrote it|it was written), got"):
         claim(head, ABOUT, [])
 
 
@@ -57,6 +62,6 @@ def test_another_result_is_named_and_refused_once_something_is_there(tmp_path: P
     with pytest.raises(RobustsegError, match=r"expected seed None of the run in .*, got 1; try another folder"):
         claim(head, {**other, "seed": 1}, ["image.png"])
     (tmp_path / "image.png").unlink()
-    head.write_text(json.dumps({"about": other, "loss": 1}))
+    head.write_text(json_line({"about": other, "loss": 1}))
     with pytest.raises(RobustsegError, match=r"expected size \[2, 3\] of the run in .*, got None"):
         result_in(head, {"network": "b"}, ["image.png"])

@@ -95,6 +95,6 @@ def train_adaptive(
         )
     if fabric.is_global_zero:
         if not progress.tasks[task].completed:
-            out.print(f"nothing to do: {out_dir} holds this training", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"nothing to do: {out_dir} holds this training", soft_wrap=True)
         text = f"adaptive student: {path}\nnext: robustseg evaluate --network {path} …"
         out.print(text, soft_wrap=True)

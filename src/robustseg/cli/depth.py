@@ -49,7 +49,7 @@ def depth(
         rows = RowDepth.of(trained.network, video, size=wanted)
         for known in sets:
             about = {**decided, "data": known.spec, "content": content(known).digest}
-            if path.is_file() and any(about.items() <= line.items() for line in read_lines(path)):
+            if path.is_file() and any(about.items() <= line.items() for line in read_lines(path, torn=True)):
                 out.print(f"nothing to do: {path} holds {known.spec}", soft_wrap=True)
                 continue
             found = judge(trained, rows, known, size=wanted)

@@ -208,7 +208,7 @@ def train(
         )
     if fabric.is_global_zero:
         if progress.tasks[task].total is None:
-            out.print(f"nothing to do: {out_dir} holds this training", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"nothing to do: {out_dir} holds this training", soft_wrap=True)
         spec = str(best)
         if model.architecture.startswith("module("):  # a file names no code to import; the user does
             spec = f'"{model.architecture[:-1]}, weights={spec!r})"'

@@ -84,10 +84,11 @@ def result_in(head: Path, about: Mapping[str, Any], files: Sequence[str]) -> dic
 
 
 def _read(head: Path) -> dict[str, Any]:
-    lines = list(read_lines(head))
+    lines = list(read_lines(head)) if head.is_file() else []
     if len(lines) != 1 or not isinstance(lines[0].get("about"), dict):
         raise RobustsegError(f"expected '{head}' as a run wrote it, got something else; try another --out")
-    return dict(lines[0])
+    known: dict[str, Any] = lines[0]
+    return known
 
 
 def _first(folder: Path, files: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ def require_study(study: Study, out: Path, *files: str) -> None:
     """
     head = out / "verdicts.json"
     require_own(head, ("tables.md", "figures.html", *files))
-    known = json.loads(head.read_text()).get("title") if head.is_file() else study.title
+    known = read_json(head, lambda data: read_as(_Run, data))["title"] if head.is_file() else study.title
     if known != study.title:
         raise RobustsegError(f"expected '{out}' to hold '{study.title}', got '{known}'; try another --out")
 

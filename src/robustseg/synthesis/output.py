@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -156,7 +155,7 @@ def _write_synthesis(
         "seen_as_asked": seen.tolist(),
         "diverged": done.diverged.tolist(),
     }
-    write_whole(folder / SYNTHESIS, json.dumps({"about": about, **result}, indent=1) + "\n")
+    write_whole(folder / SYNTHESIS, json_line({"about": about, **result}))
     return result
 
 

@@ -94,7 +94,7 @@ def finished(setup: Setup, folder: Path, *, adversary: Adversary | None = None, 
     history = folder / "history.jsonl"
     if result_in(folder / HEAD, _conditions(setup, adversary, depth), FILES) is None or not history.is_file():
         return False
-    lines = list(read_lines(history))
+    lines = list(read_lines(history, torn=True))
     return bool(lines and lines[-1].get("epoch", 0) >= setup.recipe.epochs and (folder / FILES[0]).is_file())
 
 
