@@ -222,7 +222,7 @@ def test_tables_of_something_else_are_not_replaced(tmp_path: Path) -> None:
     for start in (lambda: conclude(study, tmp_path), lambda: run.reproduce(study, tmp_path)):
         with pytest.raises(RobustsegError, match=r"one with verdicts\.json, got 'tables\.md' of something else"):
             start()
-    (tmp_path / "verdicts.json").write_text(json.dumps({"title": "Another study"}))
+    (tmp_path / "verdicts.json").write_text(json.dumps({"title": "Another study", "tier": "synthetic"}))
     for start in (lambda: conclude(study, tmp_path), lambda: run.reproduce(study, tmp_path)):
         with pytest.raises(RobustsegError, match=r"to hold '.*', got 'Another study'; try another --out"):
             start()

@@ -1,6 +1,5 @@
 """What is left in a folder is what was synthesised."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 
 from robustseg.core.errors import RobustsegError
+from robustseg.core.files import read_lines
 from robustseg.core.labels import IGNORE
 from robustseg.core.random import ImageRng
 from robustseg.synthesis.output import PICTURES, Reel, about, class_sheet, picture_of, seen_as, write_synthesis
@@ -25,7 +25,7 @@ def test_images_and_numbers_are_those_of_the_synthesis(tmp_path: Path) -> None:
     known = about(network, target, seed=0)
     options = {"settings": settings, "given": {}, "reel": reel, "more": {"classes.png": class_sheet(network, done)}}
     result = write_synthesis(tmp_path / "new", network, target, done, **options, about=known)
-    read = json.loads((tmp_path / "new" / "result.json").read_text())
+    (read,) = read_lines(tmp_path / "new" / "result.json")
     assert read == {"about": known, **result}
     assert read["settings"]["budget"] == "l2:765/255"
     assert read["classes"] == [["a"], ["b"], ["c"], ["d"]]
