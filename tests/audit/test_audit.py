@@ -301,7 +301,7 @@ def test_what_has_changed_since_is_left_out(tmp_path: Path) -> None:
     options = {"build_network": build, "build_data": {"patches": Scenes(), "brighter": bright}.__getitem__}
     found = audit(tmp_path, images=1, on_skip=skipped.append, **options)
     assert {f.network for f in found} == {"honest-0"}
-    assert len(found) == 7
+    assert len(found) == 8
     assert [s.partition(";")[0] for s in skipped] == [
         "left out: expected the network of the records, got other weights or code for 'honest-5'",
         "left out: expected a module that Python can import, got none",
