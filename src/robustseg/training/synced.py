@@ -23,12 +23,12 @@ def enough_values(images: int) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:  # torch's own, or with the name of the user's module around it
+    except ValueError as error:  # torch's own, or that of a boundary around it
         if "more than 1 value per channel" not in str(error):
             raise
         raise RobustsegError(
             f"expected batches with several values a channel for batch norm, got {images} image a batch "
-            f"({error}); try a batch size of at least 2"
+            f"({error.__cause__ or error}); try a batch size of at least 2"
         ) from error
 
 
