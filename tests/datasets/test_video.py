@@ -1,5 +1,6 @@
 """Frames from video files and folders: in order, one at a time, and what cannot be read says why."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -74,18 +75,23 @@ def test_a_damaged_frame_is_told_and_the_stream_goes_on(clip: Path, tmp_path: Pa
         assert 255 * float(frame.image.mean()) == pytest.approx(grey_of(frame.number), abs=4)
 
 
-def test_what_the_decoder_makes_of_a_broken_frame_is_no_picture(tmp_path: Path) -> None:
-    """One bit of a B-frame is flipped: the decoder raises, and then gives the frame as if nothing had happened."""
+def film(path: Path, codec: str, options: dict[str, str]) -> bytes:
+    """Eight frames of moving noise."""
     av = pytest.importorskip("av")
     texture = np.random.default_rng(0).integers(0, 100, (32, 48, 3)).astype(np.uint8)
-    with av.open(str(tmp_path / "whole.mpg"), "w") as container:
-        stream = container.add_stream("mpeg2video", rate=10, options={"bf": "2", "g": "5"})
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         for number in range(8):
             frame = av.VideoFrame.from_ndarray(np.roll(texture, 4 * number, 1) + np.uint8(10 * number), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    data = (tmp_path / "whole.mpg").read_bytes()
+    return path.read_bytes()
+
+
+def test_what_the_decoder_makes_of_a_broken_frame_is_no_picture(tmp_path: Path) -> None:
+    """One bit of a B-frame is flipped: the decoder raises, and then gives the frame as if nothing had happened."""
+    data = film(tmp_path / "whole.mpg", "mpeg2video", {"bf": "2", "g": "5"})
     whole = [frame.image for frame in read_frames(tmp_path / "whole.mpg")]
     lost = 0
     for at in range(1200, 2400, 50):
@@ -95,6 +101,20 @@ def test_what_the_decoder_makes_of_a_broken_frame_is_no_picture(tmp_path: Path) 
             lost += 1
             assert all(any(torch.equal(image, other) for other in whole) for image in found if image is not None)
     assert lost > 5
+
+
+def test_damage_that_only_a_decoder_without_threads_notices_is_told(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    data = film(tmp_path / "whole.h264", "libx264", {"bf": "2", "g": "5"})
+    path, noticed = tmp_path / "torn.h264", 0
+    for at in range(640, len(data), 40):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError):
+            container.streams.video[0].thread_type = "NONE"
+            if any(frame.is_corrupt for frame in container.decode(video=0)):
+                noticed += 1
+                assert any(frame.image is None for frame in read_frames(path)), at
+    assert noticed > 10
 
 
 def test_a_video_whose_texts_are_not_utf_8_is_read(clip: Path, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def _open(path: Path) -> _Film:
         raise RobustsegError(f"expected a video in '{path}', got {got}; try a file that holds the frames itself")
     stream = films[0]
     stream.codec_context.options = {"err_detect": "explode"}
-    stream.thread_type = "SLICE"  # threads by frame report damage some frames later
+    stream.thread_type = "NONE"  # threads report damage some frames later, or, of H.264, not at all
     return _Film(path, container, stream)
 
 
