@@ -193,7 +193,7 @@ def _listed(path: Path) -> LabelSpace | tuple[str, ...]:
         if not names or not all(isinstance(name, str) for name in names):
             raise ValueError("no list of names")
         names = tuple(name.strip() for name in names)
-        return LabelSpace.from_json({"names": names, "palette": palette}) if palette else names
+        return _with_palette(names, palette) if palette else names
     except FileNotFoundError as error:
         raise SpecError(f"expected a class list at '{path}', got no such file; try classes=('road', 'car')") from error
     except RobustsegError:
@@ -203,6 +203,13 @@ def _listed(path: Path) -> LabelSpace | tuple[str, ...]:
             f"expected one class name a line, or JSON with a list of names, in '{path}', got '{error}'; "
             "try a text file with one name a line"
         ) from error
+
+
+def _with_palette(names: tuple[str, ...], palette: object) -> LabelSpace:
+    try:
+        return LabelSpace.from_json({"names": names, "palette": palette})
+    except RobustsegError as error:  # which names no file
+        raise ValueError(str(error).partition("; try")[0]) from error
 
 
 def _colour(index: int) -> tuple[int, int, int]:
