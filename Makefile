@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 # One thread a process: several threads on tiny tensors wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
-.PHONY: demo test check fuzz torture bench docs lock clean
+.PHONY: demo test check cases fuzz torture bench docs lock clean
 
 demo: .venv/ready
 	$(RUN)/robustseg demo --out demo
@@ -11,6 +11,9 @@ test: .venv/ready
 	$(PYTEST)
 check: .venv/ready
 	$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy && $(PYTEST) -q
+# Situations from public bug reports, each as a user meets it; three minutes.
+cases: .venv/ready
+	PYTHON=$(RUN)/python tests/cases/run.sh
 # 100 runs of seven commands are killed at random system calls and repeated; half an hour, Linux with strace.
 torture: .venv/ready
 	OMP_NUM_THREADS=1 $(RUN)/python tests/torture.py 100

@@ -68,7 +68,7 @@ def _apart(worker: str, options: argparse.Namespace) -> dict[str, int]:
 
 def _evaluate(options: argparse.Namespace) -> dict[str, int]:
     held = Held(options.images)
-    data = api.data(f"streets(seed=1, scenes={options.images}, frames=1, size='48x96', split='test')")
+    data = api.data(f"streets(seed=1, scenes={options.images // 10}, frames=10, size='48x96', split='test')")
     with tempfile.TemporaryDirectory() as folder:
         evaluate(
             api.network(NETWORK),
@@ -82,7 +82,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, int]:
 
 def _monitor(options: argparse.Namespace) -> dict[str, int]:
     held = Held(options.images)
-    data = api.data(f"streets(seed=1, scenes=10, frames={options.images // 10}, size='48x96', split='test')")
+    data = api.data(f"streets(seed=1, scenes={options.images // 10}, frames=10, size='48x96', split='test')")
     frames = (Frame(i, data[i].image) for i in range(len(data)))
     triplet = api.network("zoo:triplet-streets")
     with tempfile.TemporaryDirectory() as folder:
