@@ -119,7 +119,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @given(patch=patches, done=st.one_of(st.just([]), st.just([]), edits), pickled=st.integers(0, 4))
-@examples(60)
+@examples(200)
 def test_checkpoints(patch: dict[str, Any], done: Edits, pickled: int, base: Path, tally: Counter[str]) -> None:
     if pickled == 0:
         data = damaged((base / "whole.pth").read_bytes(), done)

@@ -104,7 +104,7 @@ def _edited(draw: st.DrawFn, data: dict[str, Any], how: str) -> bytes:
 
 
 @given(drawn=line_files())
-@examples(100)
+@examples(200)
 def test_records(drawn: tuple[str, bytes], tmp_path: Path, tally: Counter[str]) -> None:
     name, data = drawn
     with kept("records", data, f"-{name}"):

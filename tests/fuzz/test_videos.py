@@ -83,7 +83,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done=st.one_of(st.just([]), edits),
     order=st.lists(st.integers(0, 9), max_size=4),
 )
-@examples(60)
+@examples(200)
 def test_videos(number: int, done: Edits, order: list[int], pool: Path, tmp_path: Path, tally: Counter[str]) -> None:
     film, whole = FILMS[number], (pool / str(number)).read_bytes()
     data = damaged(whole, done)
